@@ -1,0 +1,1 @@
+"""Reinforcement-learning alignment of full-duplex speech models; needs torch and peft."""
