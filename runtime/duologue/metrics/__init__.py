@@ -1,0 +1,1 @@
+"""How user and agent interact: speech activity, events, the four axes and their human reference bands."""
