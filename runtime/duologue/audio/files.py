@@ -105,7 +105,7 @@ class AudioFile:
             ) from error
         if not len(block):
             raise AudioError(
-                f"{self.path}: ends at {position / self.sample_rate_hz:.2f} s of {self.duration_s:.2f} s; it is truncated"
+                f"{self.path}: truncated, ends at {position / self.sample_rate_hz:.2f} of {self.duration_s:.2f} s"
             )
         finite = np.isfinite(block)
         if not finite.all():

@@ -1,0 +1,125 @@
+"""The agent: weights and wiring, no conversation state; every conversation is a `Session` of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from duologue.codec import Mimi, MimiConfig
+from duologue.config import AgentConfig
+from duologue.engine.base import StepEngine
+from duologue.errors import ConfigError
+from duologue.metrics.meter import InteractivityMeter
+from duologue.model.checkpoint import Checkpoint
+from duologue.model.hub import resolve
+from duologue.model.tokenizer import Tokenizer
+from duologue.model.untrained import write_untrained_bundle
+from duologue.session import Session
+from duologue.types import SAMPLE_RATE_HZ
+
+UNTRAINED_NOTE = (
+    "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."
+)
+
+
+class DuplexAgent:
+    """A full-duplex speech model, ready for any number of conversations at once.
+
+    Attributes:
+        config: The settings it runs under.
+        note: What a listener should know about the weights; "" for a trained model.
+    """
+
+    def __init__(
+        self, *, mimi: Mimi, engine: StepEngine, tokenizer: Tokenizer, config: AgentConfig, note: str = ""
+    ) -> None:
+        """Wire the parts together; see `load` for the usual way in."""
+        self.config = config
+        self.note = note
+        self._mimi, self._engine, self._tokenizer = mimi, engine, tokenizer
+
+    @classmethod
+    def load(cls, name: str | Path | None = None, config: AgentConfig | None = None) -> DuplexAgent:
+        """Load a bundle.
+
+        Args:
+            name: A folder in Moshi's format, `hf://owner/name`, or None for the small default agent.
+            config: How to run it.
+
+        Raises:
+            WeightsError: If a file is missing, truncated or does not fit the model.
+            ConfigError: If the model or a setting is not supported.
+            MissingExtraError: If the engine's package is not installed.
+        """
+        config = config or AgentConfig()
+        folder = resolve(name) if name is not None else default_bundle(cache_folder(config))
+        checkpoint = Checkpoint.open(folder)
+        mimi_config = MimiConfig.load(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
+        mimi = Mimi.load(
+            checkpoint.mimi_path, num_codebooks=checkpoint.config.dep_q, config=mimi_config, threads=config.threads
+        )
+        return cls(
+            mimi=mimi,
+            engine=_load_engine(checkpoint, config),
+            tokenizer=Tokenizer(checkpoint.tokenizer_path),
+            config=config,
+            note=UNTRAINED_NOTE if name is None else "",
+        )
+
+    def session(self, *, seed: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Session:
+        """Open a conversation.
+
+        Args:
+            seed: Same seed and same input give the same output, whatever the chunking.
+            sample_rate_hz: Rate of the audio that `Session.feed` takes and returns.
+
+        Raises:
+            ConfigError: If the seed or the rate is out of range.
+        """
+        return Session(
+            codec=self._mimi.stream(window=self.config.codec_window),
+            engine=self._engine.stream(seed=seed, sampling=self.config.sampling),
+            tokenizer=self._tokenizer,
+            meter=InteractivityMeter(
+                user_detector=self.config.user_detector, agent_detector=self.config.agent_detector
+            ),
+            sample_rate_hz=sample_rate_hz,
+        )
+
+
+def load(name: str | Path | None = None, **settings: object) -> DuplexAgent:
+    """Load an agent with settings given by name, for example `load("hf://kyutai/moshiko", engine="torch")`.
+
+    Raises:
+        ConfigError: If a setting is unknown; otherwise as `DuplexAgent.load`.
+    """
+    return DuplexAgent.load(name, AgentConfig.from_dict(settings))
+
+
+def cache_folder(config: AgentConfig) -> Path:
+    """Return the folder for what can be built again: DUOLOGUE_CACHE, else the user's cache."""
+    chosen = config.cache_dir or os.environ.get("DUOLOGUE_CACHE")
+    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "duologue"
+
+
+def default_bundle(cache: Path) -> Path:
+    """Return the small untrained bundle, writing it on first use."""
+    folder = cache / "untrained-1"
+    if not (folder / "config.json").is_file():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{cache}: cannot write there ({error.strerror}); set DUOLOGUE_CACHE") from error
+        write_untrained_bundle(folder, seed=0)
+    return folder
+
+
+def _load_engine(checkpoint: Checkpoint, config: AgentConfig) -> StepEngine:
+    if config.engine == "torch":
+        from duologue.engine.torch_engine import TorchEngine
+
+        return TorchEngine.load(checkpoint, device=config.device, dtype=config.dtype)
+    from duologue.engine.onnx_engine import OnnxEngine
+
+    providers = ["CUDAExecutionProvider"] if config.device == "cuda" else None
+    return OnnxEngine.load(checkpoint, threads=config.threads, cache_dir=cache_folder(config), providers=providers)

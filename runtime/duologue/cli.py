@@ -1,0 +1,198 @@
+"""The `duologue` command: demo, run, metrics, info.
+
+Exit codes: 0 done, 2 a wrong argument or setting, 3 input that cannot be used (audio, weights), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from duologue.errors import AudioError, DuologueError, WeightsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except DuologueError as error:
+        print(f"duologue: error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, AudioError | WeightsError) else 2
+    except KeyboardInterrupt:
+        print("duologue: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="duologue", description="Full-duplex speech models on this machine.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    demo = commands.add_parser("demo", help="converse with the bundled recorded user; no device, no network")
+    demo.add_argument("--user", type=Path, help="another recording of a user")
+    _add_conversation_options(demo, out=Path("out/demo"))
+    demo.set_defaults(command=_demo)
+
+    run = commands.add_parser("run", help="converse with a recorded user")
+    run.add_argument("user", type=Path, metavar="IN.wav", help="the user's voice (WAV, FLAC, Ogg, MP3; any rate)")
+    _add_conversation_options(run, out=None)
+    run.set_defaults(command=_run)
+
+    metrics = commands.add_parser("metrics", help="measure a recorded conversation")
+    metrics.add_argument("user", type=Path, metavar="USER.wav")
+    metrics.add_argument("agent", type=Path, metavar="AGENT.wav", help="the same file with --agent-channel is fine")
+    metrics.add_argument("--user-channel", type=int, help="channel of the user in USER.wav")
+    metrics.add_argument("--agent-channel", type=int, help="channel of the agent in AGENT.wav")
+    for side, default in (("user", "speech"), ("agent", "level")):
+        metrics.add_argument(
+            f"--{side}-detector",
+            choices=("speech", "level"),
+            default=default,
+            help=f"speech activity of the {side}: Silero VAD, or level for clean generated audio (default: {default})",
+        )
+    metrics.add_argument("--out", type=Path, help="also write report.json and report.html into this folder")
+    metrics.add_argument("--json", action="store_true", help="print the report as JSON")
+    metrics.set_defaults(command=_metrics)
+
+    info = commands.add_parser("info", help="versions, instruction set, engines, default agent")
+    info.add_argument("--json", action="store_true", help="print as JSON")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _add_conversation_options(parser: argparse.ArgumentParser, *, out: Path | None) -> None:
+    parser.add_argument("--out", type=Path, default=out, required=out is None, metavar="DIR", help="where the files go")
+    parser.add_argument(
+        "--agent", metavar="NAME", help="a Moshi-format folder or hf://owner/name (default: small agent)"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="agent settings, TOML or JSON")
+    parser.add_argument("--engine", choices=("onnx", "torch"), help="step engine")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where the model runs")
+    parser.add_argument("--threads", type=int, help="cores that one frame may use")
+    parser.add_argument("--channel", type=int, help="channel of the user, when the recording has several")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same conversation (default: 0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the card")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    if options.user is None:
+        options.user = Path(str(files("duologue") / "data" / "demo_user.flac"))
+    _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from duologue.agent import DuplexAgent
+    from duologue.audio import AudioFile
+    from duologue.conversation import converse
+
+    config = _agent_config(options)
+    with AudioFile(options.user, channel=options.channel) as user:
+        agent = DuplexAgent.load(options.agent, config)
+        show_progress = not options.quiet and sys.stderr.isatty()
+        conversation = converse(agent, user, options.out, seed=options.seed, show_progress=show_progress)
+    if options.json:
+        print(conversation.report.to_json())
+        return
+    _print_card(conversation.report)
+    if agent.note:
+        print(f"\n{agent.note}")
+    print("\nWritten:", *(options.out / name for name in ("conversation.wav", "report.html", "report.json")))
+
+
+def _agent_config(options: argparse.Namespace) -> Any:
+    from dataclasses import replace
+
+    from duologue.config import AgentConfig
+
+    config = AgentConfig.load(options.config) if options.config else AgentConfig()
+    chosen = {name: getattr(options, name) for name in ("engine", "device", "threads")}
+    return replace(config, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _metrics(options: argparse.Namespace) -> None:
+    from duologue.audio import AudioFile
+    from duologue.conversation import write_report
+    from duologue.metrics import measure
+    from duologue.output_folder import output_folder
+    from duologue.types import SAMPLE_RATE_HZ
+
+    with AudioFile(options.user, channel=options.user_channel) as user:
+        user_pcm = user.read()
+    with AudioFile(options.agent, channel=options.agent_channel) as agent:
+        agent_pcm = agent.read()
+    report = measure(
+        user_pcm,
+        agent_pcm,
+        SAMPLE_RATE_HZ,
+        user_detector=options.user_detector,
+        agent_detector=options.agent_detector,
+    )
+    if options.out:
+        with output_folder(options.out) as folder:
+            title = f"{options.user.name} and {options.agent.name}"
+            write_report(folder, report, title=title, transcript=[], audio=None)
+    if options.json:
+        print(report.to_json())
+    else:
+        _print_card(report)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from duologue import _native
+    from duologue.agent import cache_folder
+    from duologue.config import AgentConfig
+
+    packages = ("duologue", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "sentencepiece", "huggingface-hub")
+    facts = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "isa": _native.isa(),
+        "isa_available": list(_native.available_isas()),
+        "packages": {name: _installed(name) for name in packages},
+        "engines": {"onnx": _can_import("onnxruntime"), "torch": _can_import("torch")},
+        "default_agent": "untrained (seeded random weights)",
+        "cache": str(cache_folder(AgentConfig())),
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{name:14} {', '.join(shown) if isinstance(shown, list) else shown}")
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
+
+
+def _can_import(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def _print_card(report: Any) -> None:
+    import shutil
+
+    from duologue.metrics.card import render_card
+
+    is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(render_card(report, width=min(shutil.get_terminal_size((100, 24)).columns, 120), color=is_coloured))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Settings of an agent: one frozen dataclass and a strict loader that refuses what it does not know."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from duologue.engine.base import Sampling
+from duologue.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """How an agent runs.
+
+    Attributes:
+        engine: Step engine: "onnx" (needs no torch) or "torch".
+        device: "cpu" or "cuda".
+        dtype: Arithmetic of the torch engine: "float32" or "bfloat16".
+        threads: Cores that one frame may use, in the codec and in the model.
+        codec_window: Attention window of the codec: "moshi" (streaming moshi), "exact" (as trained) or "rustymimi".
+        temperature_text: Sampling temperature of the inner monologue; 0 is greedy.
+        temperature_audio: Sampling temperature of the codes; 0 is greedy.
+        top_k_text: Text tokens kept before sampling; 0 keeps all.
+        top_k_audio: Codes kept before sampling, per codebook; 0 keeps all.
+        padding_bias: Added to the logit of PAD: positive makes the agent quieter, negative more talkative.
+        text_prompt: Role of the agent, for models trained with one (PersonaPlex).
+        voice_prompt: Voice of the agent, a WAV or a PersonaPlex voice file.
+        user_detector: Speech activity of the user: "speech" (Silero VAD) or "level".
+        agent_detector: Speech activity of the agent: "level" or "speech".
+        cache_dir: Where step graphs and the untrained agent are kept; default ~/.cache/duologue.
+    """
+
+    engine: str = "onnx"
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 1
+    codec_window: str = "moshi"
+    temperature_text: float = 0.7
+    temperature_audio: float = 0.8
+    top_k_text: int = 25
+    top_k_audio: int = 250
+    padding_bias: float = 0.0
+    text_prompt: str | None = None
+    voice_prompt: str | None = None
+    user_detector: str = "speech"
+    agent_detector: str = "level"
+    cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: If one is of the wrong type or out of range.
+        """
+        for name, kind in get_type_hints(AgentConfig).items():
+            value = getattr(self, name)
+            kinds = get_args(kind) or (kind,)
+            if float in kinds:
+                kinds = (*kinds, int)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise ConfigError(f"{name} = {value!r} is a {type(value).__name__}; it must be {kind}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if not 1 <= self.threads <= _MAX_THREADS:
+            raise ConfigError(f"threads = {self.threads} is out of range; use 1 to {_MAX_THREADS}")
+        # Builds the sampling once so that a wrong value is refused here and not at the first session.
+        _ = self.sampling
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling part of the settings."""
+        return Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AgentConfig:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: If a key is unknown or a value is wrong.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown setting {key!r}; known settings: {', '.join(known)}")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AgentConfig:
+        """Read a TOML or JSON file.
+
+        Raises:
+            ConfigError: If the file is missing, malformed or holds an unknown setting.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; give a .toml or .json file of agent settings")
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML or JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: holds a {type(values).__name__}; it must be a table of settings")
+        return cls.from_dict(values)
+
+
+_CHOICES = {
+    "engine": ("onnx", "torch"),
+    "device": ("cpu", "cuda"),
+    "dtype": ("float32", "bfloat16"),
+    "codec_window": ("moshi", "exact", "rustymimi"),
+    "user_detector": ("speech", "level"),
+    "agent_detector": ("level", "speech"),
+}
+_MAX_THREADS = 64

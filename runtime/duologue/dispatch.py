@@ -1,0 +1,111 @@
+"""Hand events to the host's handlers off the frame path, through a bounded queue that counts what it drops."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from duologue.errors import ConfigError, StreamError
+from duologue.metrics.types import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEvent:
+    """What a handler receives.
+
+    Attributes:
+        kind: What happened: a kind of `duologue.metrics.types.EventKind`, or "transcript", "deadline_missed", "error".
+        time_s: Conversation time at which it became known.
+        interaction: The span, side and value behind an interactivity event; None for the three other kinds.
+        text: Piece of the agent's text, or the error message; else "".
+        duration_ms: Frame time of a missed deadline; else 0.
+    """
+
+    kind: str
+    time_s: float
+    interaction: Event | None = None
+    text: str = ""
+    duration_ms: float = 0.0
+
+
+Handler = Callable[[SessionEvent], None]
+HandlerT = TypeVar("HandlerT", bound=Handler)
+
+_log = logging.getLogger(__name__)
+
+
+class EventDispatcher:
+    """Calls handlers on one background thread, in order; a slow handler costs events, never a frame.
+
+    Attributes:
+        dropped: Events that found the queue full.
+        failed: Handler calls that raised; each is logged with its traceback.
+    """
+
+    def __init__(self, kinds: tuple[str, ...], *, capacity: int = 1024) -> None:
+        """Prepare the queue; the thread starts with the first handler.
+
+        Args:
+            kinds: The event kinds that exist.
+            capacity: Events that may wait.
+        """
+        self.dropped = 0
+        self.failed = 0
+        self._kinds = kinds
+        self._handlers: dict[str, list[Handler]] = {kind: [] for kind in kinds}
+        self._queue: queue.Queue[SessionEvent | None] = queue.Queue(capacity)
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def subscribe(self, kind: str, handler: HandlerT) -> HandlerT:
+        """Call `handler` for every event of this kind ("*" for all).
+
+        Raises:
+            ConfigError: If there is no such kind.
+            StreamError: If the session is closed.
+        """
+        if self._is_closed:
+            raise StreamError("this session is closed; register handlers before it ends")
+        if kind != "*" and kind not in self._handlers:
+            raise ConfigError(f"no event {kind!r}; events are: *, {', '.join(self._kinds)}")
+        for name in self._kinds if kind == "*" else (kind,):
+            self._handlers[name].append(handler)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._deliver, name="duologue-events", daemon=True)
+            self._thread.start()
+        return handler
+
+    def publish(self, event: SessionEvent) -> None:
+        """Queue one event without waiting."""
+        if not self._handlers[event.kind] or self._is_closed:
+            return
+        try:
+            self._queue.put_nowait(event)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Deliver what is queued and stop, within `timeout_s` even if a handler hangs."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._thread is None:
+            return
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _deliver(self) -> None:
+        while (event := self._queue.get()) is not None:
+            for handler in self._handlers[event.kind]:
+                try:
+                    handler(event)
+                except Exception:
+                    self.failed += 1
+                    _log.exception("a handler of %r failed", event.kind)
