@@ -129,7 +129,8 @@ class NoiseSource:
         bits = np.random.Philox(key=self.seed, counter=(frame << 128) | (lane << 64))
         uniform = np.random.Generator(bits).random(size, dtype=np.float32)
         # float32 uniforms reach 0; half a step up keeps both logarithms finite.
-        return -np.log(-np.log(uniform * np.float32(1 - 2**-24) + np.float32(2**-25)))
+        noise: npt.NDArray[np.float32] = -np.log(-np.log(uniform * np.float32(1 - 2**-24) + np.float32(2**-25)))
+        return noise
 
 
 class StepStream(Protocol):
