@@ -238,8 +238,7 @@ class Session:
         """Measure the conversation so far: the four axes, their human bands and the latency of every stage."""
         return replace(
             self._meter.report(),
-            stage_latency=tuple(histogram.summary(stage) for stage, histogram in self._latency.items()),
-            frames=self._frames,
+            latency={stage: histogram.summary() for stage, histogram in self._latency.items()},
             late_frames=self._late_frames,
         )
 

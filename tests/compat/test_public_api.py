@@ -1,0 +1,75 @@
+"""What embedders rely on: the public names, their signatures, a light import, one direction between the packages."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import duologue
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_public_names() -> None:
+    assert set(duologue.__all__) == {
+        "AgentConfig",
+        "DuologueError",
+        "DuplexAgent",
+        "FrameResult",
+        "InteractivityReport",
+        "Mimi",
+        "Session",
+        "__version__",
+        "load",
+    }
+    assert all(getattr(duologue, name) is not None for name in duologue.__all__)
+    with pytest.raises(AttributeError):
+        duologue.DuplexAgents  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("DuplexAgent.load", ["name", "config"]),
+        ("DuplexAgent.session", ["self", "seed", "sample_rate_hz"]),
+        ("Session.step", ["self", "frame"]),
+        ("Session.feed", ["self", "pcm"]),
+        ("Session.on", ["self", "kind", "handler"]),
+        ("Mimi.load", ["path", "num_codebooks", "config", "threads"]),
+        ("Mimi.stream", ["self", "window"]),
+    ],
+)
+def test_signatures(name: str, parameters: list[str]) -> None:
+    owner, method = name.split(".")
+    assert list(inspect.signature(getattr(getattr(duologue, owner), method)).parameters) == parameters
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import duologue; print(time.perf_counter() - start)\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    seconds = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
+    assert min(seconds) < 0.3
+
+
+def test_a_conversation_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, duologue\n"
+        "with duologue.load().session() as s: s.feed(np.zeros(4000, dtype=np.float32)); s.report()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_runtime_never_imports_the_aligner() -> None:
+    for path in (ROOT / "runtime").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not [name for name in names if name.startswith("duologue_align")], path

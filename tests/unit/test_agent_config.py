@@ -1,0 +1,57 @@
+"""Agent settings: strict in names, types and ranges, from Python, TOML and JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from duologue.config import AgentConfig
+from duologue.errors import ConfigError
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "threads = 2\n"), ("a.json", '{"threads": 2}')])
+def test_reads_toml_and_json(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert AgentConfig.load(tmp_path / name) == AgentConfig(threads=2)
+
+
+def test_an_integer_is_a_fine_temperature() -> None:
+    assert AgentConfig(temperature_text=0).sampling.temperature_text == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"thread": 2}, "unknown setting 'thread'"),
+        ({"threads": 0}, "threads"),
+        ({"threads": "2"}, "threads"),
+        ({"threads": True}, "threads"),
+        ({"engine": "tensorrt"}, "choose one of"),
+        ({"temperature_text": -1.0}, "temperature_text"),
+        ({"top_k_audio": 1.5}, "top_k_audio"),
+        ({"text_prompt": 3}, "text_prompt"),
+    ],
+)
+def test_refuses_what_it_does_not_know(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AgentConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.toml", b"threads = = 2", "not valid"),
+        ("a.json", b"[1, 2]", "must be a table"),
+        ("a.toml", b"\xff\xfe", "not valid"),
+    ],
+)
+def test_refuses_a_malformed_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        AgentConfig.load(tmp_path / name)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        AgentConfig.load(tmp_path / "a.toml")

@@ -1,0 +1,85 @@
+"""Event delivery: in order, off the caller's thread, bounded, and deaf to failing handlers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from duologue.dispatch import EventDispatcher, SessionEvent
+from duologue.errors import ConfigError, StreamError
+
+KINDS = ("transcript", "error")
+
+
+def _event(text: str, kind: str = "transcript") -> SessionEvent:
+    return SessionEvent(kind=kind, time_s=0.0, text=text)
+
+
+def test_delivers_in_order_on_another_thread() -> None:
+    seen: list[str] = []
+    threads: set[int] = set()
+    events = EventDispatcher(KINDS)
+
+    def handler(event: SessionEvent) -> None:
+        seen.append(event.text)
+        threads.add(threading.get_ident())
+
+    events.subscribe("*", handler)
+    for i in range(100):
+        events.publish(_event(str(i), KINDS[i % 2]))
+    events.close()
+    assert seen == [str(i) for i in range(100)]
+    assert threads.isdisjoint({threading.get_ident()})
+
+
+def test_a_full_queue_drops_and_counts() -> None:
+    release, started = threading.Event(), threading.Event()
+    seen: list[str] = []
+    events = EventDispatcher(KINDS, capacity=4)
+
+    def slow(event: SessionEvent) -> None:
+        started.set()
+        release.wait(5)
+        seen.append(event.text)
+
+    events.subscribe("transcript", slow)
+    events.publish(_event("first"))
+    assert started.wait(5)
+    for i in range(10):
+        events.publish(_event(str(i)))
+    assert events.dropped == 6
+    release.set()
+    events.close()
+    assert seen == ["first", "0", "1", "2", "3"]
+
+
+def test_a_failing_handler_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    events = EventDispatcher(KINDS)
+    events.subscribe("transcript", lambda event: 1 / 0)  # type: ignore[arg-type, return-value]
+    events.subscribe("transcript", lambda event: seen.append(event.text))
+    with caplog.at_level(logging.ERROR):
+        events.publish(_event("a"))
+        events.close()
+    assert (seen, events.failed) == (["a"], 1)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_close_is_bounded_when_a_handler_hangs() -> None:
+    release = threading.Event()
+    events = EventDispatcher(KINDS)
+    events.subscribe("transcript", lambda event: release.wait(30) and None)
+    events.publish(_event("a"))
+    events.close(timeout_s=0.05)
+    release.set()
+
+
+def test_refuses_unknown_kinds_and_late_handlers() -> None:
+    events = EventDispatcher(KINDS)
+    with pytest.raises(ConfigError, match="no event 'speech'"):
+        events.subscribe("speech", lambda event: None)
+    events.close()
+    with pytest.raises(StreamError, match="closed"):
+        events.subscribe("error", lambda event: None)
