@@ -35,6 +35,7 @@ EVENT_KINDS = (
     "turn_answered",
     "turn_missed",
     "turn_talked_over",
+    "answered_briefly",
     "backchannel",
     "interruption",
     "agent_yielded",
