@@ -8,7 +8,7 @@ from pathlib import Path
 from duologue.codec import Mimi, MimiConfig
 from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, WeightsError
 from duologue.metrics.meter import InteractivityMeter
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.hub import resolve
@@ -54,12 +54,13 @@ class DuplexAgent:
         config = config or AgentConfig()
         folder = resolve(name) if name is not None else default_bundle(cache_folder(config))
         checkpoint = Checkpoint.open(folder)
+        if checkpoint.mimi_path is None or checkpoint.tokenizer_path is None:
+            missing = "codec weights (mimi_name)" if checkpoint.mimi_path is None else "tokenizer (tokenizer_name)"
+            raise WeightsError(f"{checkpoint.path}: the folder has no {missing}; copy the file beside config.json")
         mimi_config = MimiConfig.load(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
-        mimi = Mimi.load(
-            checkpoint.mimi_path, num_codebooks=checkpoint.config.dep_q, config=mimi_config, threads=config.threads
-        )
+        codebooks = checkpoint.config.dep_q
         return cls(
-            mimi=mimi,
+            mimi=Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=config.threads),
             engine=_load_engine(checkpoint, config),
             tokenizer=Tokenizer(checkpoint.tokenizer_path),
             config=config,
