@@ -157,15 +157,20 @@ class StepStream(Protocol):
         """
         ...
 
-    def prefill(self, tokens: npt.NDArray[np.int64]) -> None:
+    def prefill(
+        self, tokens: npt.NDArray[np.int64], *, embeddings: npt.NDArray[np.float32] | None = None
+    ) -> None:
         """Force whole frames in one pass: the state afterwards equals as many `step` calls with these tokens.
 
         Args:
-            tokens: Frames before delays are applied, shape [T, 1 + n_q]: text, agent codes, user codes. The tokens that
-                the delays place beyond frame T - 1 are forced as well; the rest of that position is sampled.
+            tokens: Frames before delays are applied, shape [T, 1 + n_q]: text, agent codes, user codes. Call n takes
+                frame n as `TokenDelays.begin(tokens[n, 1 + dep_q :], agent_frame=tokens[n, : 1 + dep_q])` does; what
+                the last call leaves free (the next frame's text and semantic code) is sampled.
+            embeddings: Summed input embeddings that stand in for the tokens of the first N positions, shape [N, dim],
+                N <= T, as a PersonaPlex voice file holds them.
 
         Raises:
-            StreamError: `tokens` has another shape or holds a token outside the vocabularies.
+            StreamError: An argument has another shape or holds a token outside the vocabularies.
         """
         ...
 
