@@ -1,0 +1,409 @@
+"""The default engine: one ONNX Runtime call per frame, no torch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from duologue.engine.base import NO_TOKEN, UNGENERATED, NoiseSource, Sampling, StepNoise, TokenDelays, finish_step
+from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
+from duologue.engine.onnx_writer import weights_root
+from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
+from duologue.model.checkpoint import Checkpoint
+from duologue.model.config import LMConfig
+from duologue.types import Codes, StepOutput
+
+_MAX_PREFILL_ROWS = 128
+_DEFAULT_SAMPLING = Sampling()
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+class OnnxEngine:
+    """Weights inside an ONNX Runtime session; immutable, shared by any number of streams and threads.
+
+    Attributes:
+        config: Shape of the model.
+        providers: Execution providers in use, preferred first.
+    """
+
+    def __init__(self, session: Any, config: LMConfig, *, runtime: Any) -> None:
+        self.config = config
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        self._session = session
+        self._runtime = runtime
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        threads: int = 1,
+        cache_dir: str | Path | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> OnnxEngine:
+        """Make an engine from a checkpoint; its files are mapped, not copied.
+
+        The folder's step.onnx is used if it was built from these very weights and by this version; otherwise the
+        graph is built, which takes a fraction of a second.
+
+        Args:
+            checkpoint: The model.
+            threads: Threads inside one step, >= 1. They sleep, not spin, between steps.
+            cache_dir: Folder to keep a built graph in, or None to build it at each load.
+            providers: Execution providers in order of preference, by default the CPU.
+
+        Raises:
+            MissingExtraError: onnxruntime (or, to build a graph, onnx) is not installed.
+            ConfigError: `threads` or `providers` is not usable here.
+            WeightsError: ONNX Runtime refuses the graph or the weights.
+        """
+        runtime = _import_runtime()
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ConfigError(f"threads must be an integer >= 1, got {threads!r}")
+        names = _checked_providers(runtime, providers)
+        graph = _step_graph(checkpoint, None if cache_dir is None else Path(cache_dir))
+        options = _session_options(runtime, threads, weights_root(checkpoint))
+        try:
+            session = runtime.InferenceSession(graph, options, providers=names)
+        except Exception as error:  # onnxruntime raises classes of its own without a public base
+            raise WeightsError(f"{checkpoint.path}: ONNX Runtime cannot load the step graph: {error}") from error
+        return cls(session, checkpoint.config, runtime=runtime)
+
+    def stream(self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING) -> OnnxStepStream:
+        """Open a conversation.
+
+        Args:
+            seed: Same seed and same input give the same tokens.
+            sampling: How tokens are drawn; can be changed later.
+        """
+        return OnnxStepStream(self, seed=seed, sampling=sampling)
+
+
+def write_step_graph(checkpoint: Checkpoint) -> Path:
+    """Write step.onnx into a model folder, its weights being the folder's own files; return its path.
+
+    Raises:
+        MissingExtraError: The `onnx` package is not installed.
+        WeightsError: The weights lie outside the folder, so that the graph could not refer to them.
+    """
+    if weights_root(checkpoint) != checkpoint.path.resolve():
+        raise WeightsError(
+            f"the weights of {checkpoint.path} lie in {weights_root(checkpoint)}; copy them into it first"
+        )
+    path = checkpoint.path / "step.onnx"
+    _write_atomically(path, build_step_graph(checkpoint))
+    return path
+
+
+def _import_runtime() -> Any:
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime (or onnxruntime-gpu, which the extra 'gpu' brings)", "cpu") from error
+
+
+def _checked_providers(runtime: Any, wanted: Sequence[str] | None) -> list[str]:
+    names = list(wanted or (_CPU,))
+    available = runtime.get_available_providers()
+    for name in names:
+        if name not in available:
+            raise ConfigError(f"execution provider {name!r} is not available here; choose from {available}")
+    return names
+
+
+def _session_options(runtime: Any, threads: int, weights_folder: Path) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A spinning pool burns the cores that the codec and the host application need between two frames.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights_folder))
+    return options
+
+
+def _step_graph(checkpoint: Checkpoint, cache_dir: Path | None) -> bytes:
+    digest = graph_digest(checkpoint)
+    cached = None if cache_dir is None else cache_dir / f"step-{digest[:32]}.onnx"
+    for path in (checkpoint.step_graph_path, cached):
+        graph = path.read_bytes() if path is not None and path.is_file() else b""
+        # The digest stands in the model's metadata as plain text; finding it needs no protobuf reader.
+        if digest.encode() in graph:
+            return graph
+    graph = build_step_graph(checkpoint)
+    if cached is not None:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(cached, graph)
+    return graph
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Snapshot:
+    config: LMConfig
+    seed: int
+    sampling: Sampling
+    delays: dict[str, Any]
+    rings: tuple[npt.NDArray[np.float32], ...]
+
+
+class OnnxStepStream:
+    """One conversation: the rings of keys and values, the delays and the noise counter.
+
+    Attributes:
+        sampling: Takes effect at the next step.
+    """
+
+    def __init__(self, engine: OnnxEngine, *, seed: int, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._config = engine.config
+        self._delays = TokenDelays(engine.config)
+        self._noise = NoiseSource(seed)
+        self._network = _Network(engine)
+
+    def step(self, user_codes: Codes, *, forced_text: int | None = None) -> StepOutput:
+        """Advance one frame; see `StepStream.step`.
+
+        Raises:
+            StreamError: `user_codes` has another shape or holds a code outside [0, card), or `forced_text` is
+                outside the text vocabulary.
+        """
+        row = self._delays.begin(user_codes)
+        return self._advance(row[None], self._delays.pending(forced_text=forced_text))
+
+    def prefill(self, tokens: npt.NDArray[np.int64], *, embeddings: npt.NDArray[np.float32] | None = None) -> None:
+        """Force whole frames, many per network call; see `StepStream.prefill`.
+
+        Raises:
+            StreamError: An argument has another shape or holds a token outside the vocabularies.
+        """
+        frames = self._checked_frames(tokens)
+        given = self._checked_embeddings(embeddings, len(frames))
+        agent = 1 + self._config.dep_q
+        waiting: list[npt.NDArray[np.int64]] = []
+        for index, frame in enumerate(frames):
+            row = self._delays.begin(frame[agent:], agent_frame=frame[:agent])
+            waiting.append(row if index >= len(given) else np.full_like(row, NO_TOKEN))
+            pending = self._delays.pending()
+            if index + 1 < len(frames) and self._can_wait(pending) and len(waiting) < self._room(len(waiting)):
+                self._delays.commit(np.zeros(agent, dtype=np.int64))
+                continue
+            self._advance(np.stack(waiting), pending, given[index + 1 - len(waiting) : index + 1])
+            waiting.clear()
+
+    def reset(self, seed: int) -> None:
+        """Start over with another seed."""
+        self._noise = NoiseSource(seed)
+        self._delays.reset()
+        self._network.clear()
+
+    def snapshot(self) -> object:
+        """Return a copy of the state."""
+        return _Snapshot(
+            config=self._config,
+            seed=self._noise.seed,
+            sampling=self.sampling,
+            delays=self._delays.snapshot(),
+            rings=self._network.copy_rings(min(self._delays.calls, self._config.context)),
+        )
+
+    def restore(self, snapshot: object) -> None:
+        """Return to a snapshot.
+
+        Raises:
+            StreamError: The snapshot is not of a stream of this engine.
+        """
+        if not isinstance(snapshot, _Snapshot) or snapshot.config != self._config:
+            raise StreamError("the snapshot is not of an ONNX stream of this model")
+        self.sampling = snapshot.sampling
+        self._noise = NoiseSource(snapshot.seed)
+        self._delays.restore(snapshot.delays)
+        self._network.set_rings(snapshot.rings)
+
+    def _advance(
+        self,
+        rows: npt.NDArray[np.int64],
+        pending: npt.NDArray[np.int64],
+        embeddings: npt.NDArray[np.float32] | None = None,
+    ) -> StepOutput:
+        calls = self._delays.calls
+        noise = self._noise.draw(calls, self.sampling, self._config)
+        self._network.set_draw(pending, noise, self.sampling.padding_bias)
+        tokens, logprobs = self._network.run(rows, calls + 1 - len(rows), embeddings)
+        return finish_step(self._delays, tokens=tokens, logprobs=logprobs, pending=pending, noise=noise)
+
+    def _checked_frames(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        frames, config = np.asarray(tokens), self._config
+        if frames.ndim != 2 or frames.shape[1] != config.num_streams or frames.dtype.kind not in "iu":
+            raise StreamError(
+                f"prefill tokens must be integers of shape [T, {config.num_streams}], got shape {frames.shape}"
+            )
+        # The agent's streams may hold the initial token; a person's codes may not.
+        limits = np.array([config.text_card + 1] + [config.card + 1] * config.dep_q + [config.card] * config.user_q)
+        wrong = np.argwhere((frames < 0) | (frames >= limits))
+        if wrong.size:
+            frame, stream = (int(index) for index in wrong[0])
+            raise StreamError(
+                f"prefill token {frames[frame, stream]} of stream {stream} in frame {frame} must lie in "
+                f"[0, {limits[stream]})"
+            )
+        return frames.astype(np.int64, copy=False)
+
+    def _checked_embeddings(self, embeddings: npt.NDArray[np.float32] | None, frames: int) -> npt.NDArray[np.float32]:
+        if embeddings is None:
+            return np.zeros((0, self._config.dim), dtype=np.float32)
+        given = np.asarray(embeddings, dtype=np.float32)
+        if given.ndim != 2 or given.shape[1] != self._config.dim or len(given) > frames:
+            raise StreamError(
+                f"prefill embeddings must have shape [N <= {frames}, {self._config.dim}], got {given.shape}"
+            )
+        if not np.isfinite(given).all():
+            raise StreamError("prefill embeddings must be finite numbers")
+        return given
+
+    def _can_wait(self, pending: npt.NDArray[np.int64]) -> bool:
+        # What this call samples may be skipped if the next frame forces it or the ring never shows it.
+        delays = np.array(self._config.delays[: pending.size])
+        return bool(np.all((pending != UNGENERATED) | (delays == 0) | (self._delays.calls + 1 <= delays)))
+
+    def _room(self, waiting: int) -> int:
+        # Rows of one call must not overwrite keys that its earlier rows still see.
+        start = self._delays.calls + 1 - waiting
+        return max(1, min(_MAX_PREFILL_ROWS, self._config.context - start))
+
+
+class _Network:
+    """The session with one conversation's buffers bound to it; inputs and outputs are written in place."""
+
+    def __init__(self, engine: OnnxEngine) -> None:
+        self._config, self._session, self._runtime = engine.config, engine._session, engine._runtime
+        self._device = "cuda" if engine.providers[0] == _CUDA else "cpu"
+        config = self._config
+        draws = 1 + config.dep_q
+        self._arrays: dict[str, npt.NDArray[Any]] = {
+            "tokens": np.zeros((1, config.num_streams), dtype=np.int64),
+            "embeddings": np.zeros((1, config.dim), dtype=np.float32),
+            "position": np.zeros((), dtype=np.int64),
+            "forced": np.full(draws, UNGENERATED, dtype=np.int64),
+            "temperatures": np.ones(2, dtype=np.float32),
+            "padding_bias": np.zeros(1, dtype=np.float32),
+        }
+        self._sampled = np.zeros(draws, dtype=np.int64)
+        self._logprobs = np.zeros(draws, dtype=np.float32)
+        self._ring_arrays: list[npt.NDArray[np.float32]] = []
+        self._rings = [self._new_ring() for _ in ring_names(config)]
+        self._binding: Any = None
+
+    def set_draw(self, pending: npt.NDArray[np.int64], noise: StepNoise, padding_bias: float) -> None:
+        """Set how the next call draws its tokens."""
+        arrays = self._arrays
+        arrays["forced"][:] = pending
+        arrays["temperatures"][:] = noise.temperature_text, noise.temperature_audio
+        arrays["padding_bias"][0] = padding_bias
+        self._set_noise("noise_text", noise.text)
+        self._set_noise("noise_audio", noise.audio)
+
+    def run(
+        self, rows: npt.NDArray[np.int64], position: int, embeddings: npt.NDArray[np.float32] | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Run input rows at consecutive positions.
+
+        Args:
+            rows: Shape [T, 1 + n_q].
+            position: Of the first row.
+            embeddings: Of the first N <= T rows, shape [N, dim], or None.
+
+        Returns:
+            Tokens drawn at the last row and their log-probabilities, shape [1 + dep_q], valid until the next call.
+        """
+        self._arrays["position"][...] = position
+        if len(rows) == 1 and (embeddings is None or not len(embeddings)):
+            self._arrays["tokens"][:] = rows
+            self._session.run_with_iobinding(self._binding)
+        else:
+            chunk = self._chunk(rows, embeddings)  # must outlive the binding that points to it
+            self._session.run_with_iobinding(self._bind(chunk))
+        return self._sampled, self._logprobs
+
+    def clear(self) -> None:
+        """Forget all keys and values."""
+        if self._device == "cpu":
+            for array in self._ring_arrays:
+                array.fill(0)
+        else:
+            zeros = np.zeros(ring_shape(self._config), dtype=np.float32)
+            for ring in self._rings:
+                ring.update_inplace(zeros)
+
+    def copy_rings(self, filled: int) -> tuple[npt.NDArray[np.float32], ...]:
+        """Return copies of the first `filled` slots of every ring."""
+        arrays = self._ring_arrays if self._device == "cpu" else [ring.numpy() for ring in self._rings]
+        return tuple(array[:, :, :filled].copy() for array in arrays)
+
+    def set_rings(self, copies: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Write back what `copy_rings` returned."""
+        self.clear()
+        filled = copies[0].shape[2]
+        for index, copy in enumerate(copies):
+            if self._device == "cpu":
+                self._ring_arrays[index][:, :, :filled] = copy
+                continue
+            whole = np.zeros(ring_shape(self._config), dtype=np.float32)
+            whole[:, :, :filled] = copy
+            self._rings[index].update_inplace(whole)
+
+    def _new_ring(self) -> Any:
+        shape = ring_shape(self._config)
+        ort_value = self._runtime.OrtValue
+        if self._device == "cpu":
+            # The OrtValue shares the array's memory, which therefore must outlive it.
+            self._ring_arrays.append(np.zeros(shape, dtype=np.float32))
+            return ort_value.ortvalue_from_numpy(self._ring_arrays[-1])
+        return ort_value.ortvalue_from_numpy(np.zeros(shape, dtype=np.float32), self._device, 0)
+
+    def _set_noise(self, name: str, values: npt.NDArray[np.float32]) -> None:
+        held = self._arrays.get(name)
+        if held is not None and held.shape == values.shape:
+            held[...] = values
+            return
+        self._arrays[name] = np.ascontiguousarray(values, dtype=np.float32)
+        self._binding = self._bind(self._arrays)
+
+    def _chunk(
+        self, rows: npt.NDArray[np.int64], embeddings: npt.NDArray[np.float32] | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        given = np.zeros((len(rows), self._config.dim), dtype=np.float32)
+        if embeddings is not None:
+            given[: len(embeddings)] = embeddings
+        return {**self._arrays, "tokens": np.ascontiguousarray(rows, dtype=np.int64), "embeddings": given}
+
+    def _bind(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Any:
+        wrap = self._runtime.OrtValue.ortvalue_from_numpy
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            binding.bind_ortvalue_input(name, wrap(array))
+        binding.bind_ortvalue_output("sampled", wrap(self._sampled))
+        binding.bind_ortvalue_output("logprobs", wrap(self._logprobs))
+        for name, ring in zip(ring_names(self._config), self._rings, strict=True):
+            binding.bind_ortvalue_input(name, ring)
+            binding.bind_ortvalue_output(f"{name}_out", ring)
+        return binding
