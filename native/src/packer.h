@@ -1,0 +1,93 @@
+// Takes tensors out of a file by name and packs them, in call order, into one arena.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "duologue/status.h"
+#include "kernels.h"
+#include "safetensors.h"
+
+namespace duologue {
+
+// The values of one tensor: a view of the file where it holds aligned f32, a converted copy elsewhere.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(const SafetensorsFile* file, const TensorView* view) : file_(file), view_(view) {}
+  // The file's pages of a packed tensor are not needed again.
+  ~Tensor() {
+    if (view_ != nullptr) file_->discard(*view_);
+  }
+  Tensor(Tensor&& other) noexcept { swap(other); }
+  Tensor& operator=(Tensor&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+
+  const float* data() const { return data_; }
+  bool load();
+  // A copy that may be changed.
+  std::vector<float> copy() const;
+
+ private:
+  void swap(Tensor& other) noexcept;
+  const SafetensorsFile* file_ = nullptr;
+  const TensorView* view_ = nullptr;
+  const float* data_ = nullptr;
+  std::vector<float> owned_;
+};
+
+// Where element (k, n) of a matrix lies: k = k_outer * inner_k + k_inner, n likewise.
+struct SourceLayout {
+  const float* base = nullptr;
+  int inner_k = 1;
+  int inner_n = 1;
+  std::ptrdiff_t outer_k_step = 0;
+  std::ptrdiff_t inner_k_step = 0;
+  std::ptrdiff_t outer_n_step = 0;
+  std::ptrdiff_t inner_n_step = 0;
+};
+
+// Runs twice over the same calls: first it measures and checks, then, given an arena, it packs.
+// After the first failure every call does nothing; read status() at the end.
+class Packer {
+ public:
+  Packer(const SafetensorsFile& file, const Kernels& kernels) : file_(file), kernels_(kernels) {}
+
+  // Starts the second run, into `base`.
+  void start_packing(float* base);
+  bool packing() const { return base_ != nullptr && status_.ok(); }
+  const Status& status() const { return status_; }
+  std::size_t floats() const { return cursor_; }
+  // Fails with the name of a tensor that no call asked for.
+  void refuse_leftovers();
+
+  // The tensor, checked; it holds data only while packing. `aliases` are other names it goes by.
+  Tensor take(const std::string& name, const std::vector<std::int64_t>& shape,
+              const std::vector<std::string>& aliases = {});
+  // A plain vector of n values, in the arena.
+  const float* vector(const float* values, int n);
+  // A matrix packed for products with `rows` rows; `bias` holds bias_n values, repeated up to n; 0 means
+  // none.
+  PackedMatrix matrix(int k, int n, int rows, const SourceLayout& source, const float* bias, int bias_n);
+  // The same from a dense [n][k].
+  PackedMatrix linear(int k, int n, int rows, const float* values);
+
+ private:
+  float* reserve(std::size_t floats);
+  const TensorView* find(const std::string& name, const std::vector<std::string>& aliases);
+  const SafetensorsFile& file_;
+  const Kernels& kernels_;
+  Status status_;
+  float* base_ = nullptr;
+  std::size_t cursor_ = 0;
+  std::unordered_set<std::string> used_;
+};
+
+}  // namespace duologue

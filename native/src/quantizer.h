@@ -1,0 +1,32 @@
+// Residual vector quantisation: one latent to codes and back.
+#pragma once
+
+#include <cstdint>
+
+#include "duologue/mimi_config.h"
+#include "layers.h"
+#include "team.h"
+#include "workspace.h"
+
+namespace duologue {
+
+class Quantizer {
+ public:
+  void build(Workspace* workspace, const MimiConfig& config, const QuantizerLayers& layers);
+  // latent[dimension] -> codes, one per codebook kept.
+  void encode(const Kernels& kernels, Team* team, const float* latent, int32_t* codes);
+  // codes -> latent[dimension]
+  void decode(const Kernels& kernels, Team* team, const int32_t* codes, float* latent);
+
+ private:
+  // Adds `sign` times the centroid to `vector`; the packed matrix holds centroids negated.
+  void add_centroid(const PackedMatrix& codebook, int code, float sign, float* vector) const;
+  const QuantizerLayers* layers_ = nullptr;
+  int semantic_ = 1;
+  int width_ = 0;
+  float* residuals_ = nullptr;  // [2][codebook_dim], semantic then acoustic
+  float* sums_ = nullptr;       // likewise, for decoding
+  float* distances_ = nullptr;  // [cardinality]
+};
+
+}  // namespace duologue

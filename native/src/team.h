@@ -1,0 +1,55 @@
+// One or two threads that share the chunks of a step.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+#include "kernels.h"
+
+namespace duologue {
+
+// The caller takes chunks from the front, the worker from the back, until they meet: a worker that is not
+// scheduled costs nothing, because the caller then does every chunk itself. An idle worker spins briefly and
+// then sleeps.
+class Team {
+ public:
+  using Chunk = void (*)(const void* context, int chunk);
+
+  Team() = default;
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  // False when the system starts no thread.
+  bool start(int threads);
+  int threads() const { return threads_; }
+  // Returns when every chunk in [0, chunks) is done; chunks < 65536.
+  void run(int chunks, Chunk work, const void* context);
+
+ private:
+  bool claim(bool from_front);
+  void work_loop();
+  bool has_work() const;
+  void wake();
+
+  int threads_ = 1;
+  std::thread worker_;
+  // generation << 32 | front << 16 | back: one word, so that a late worker cannot take a chunk of a newer
+  // job.
+  std::atomic<std::uint64_t> range_{0};
+  std::atomic<Chunk> work_{nullptr};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<int> done_{0};
+  std::atomic<bool> sleeping_{false};
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::condition_variable wakeup_;
+};
+
+// Runs one product, shared between the threads of `team`.
+void run_gemm(const Kernels& kernels, Team* team, const GemmCall& call);
+
+}  // namespace duologue
