@@ -10,13 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from duologue.errors import ConfigError, StreamError
-from duologue.model.config import LMConfig
+from duologue.model.config import UNGENERATED, LMConfig
 from duologue.types import Codes, StepOutput
-
-UNGENERATED = -2
-"""Token value of a position that no call has filled yet."""
-NO_TOKEN = -1
-"""Token value that embeds to zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +152,7 @@ class StepStream(Protocol):
         """
         ...
 
-    def prefill(
-        self, tokens: npt.NDArray[np.int64], *, embeddings: npt.NDArray[np.float32] | None = None
-    ) -> None:
+    def prefill(self, tokens: npt.NDArray[np.int64], *, embeddings: npt.NDArray[np.float32] | None = None) -> None:
         """Force whole frames in one pass: the state afterwards equals as many `step` calls with these tokens.
 
         Args:

@@ -9,6 +9,11 @@ from typing import Any
 
 from duologue.errors import ConfigError
 
+NO_TOKEN = -1
+"""Token that embeds to zero and is excluded from losses."""
+UNGENERATED = -2
+"""Token value of a position that nothing has filled yet."""
+
 BUNDLE_KEYS = frozenset(
     {
         "moshi_name",

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from duologue.model.config import LMConfig
+from duologue.model.config import NO_TOKEN, LMConfig
 from duologue.model.transformer import Attend, Transformer, attention, make_norm, sequence_attend
-
-ZERO_TOKEN = -1
-"""Token that embeds to zero and is excluded from losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class TokenEmbedding(nn.Embedding):
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed `tokens`, any shape; a dimension is added."""
         y = super().forward(tokens.clamp(min=0))
-        y = torch.where((tokens == ZERO_TOKEN)[..., None], torch.zeros((), dtype=y.dtype, device=y.device), y)
+        y = torch.where((tokens == NO_TOKEN)[..., None], torch.zeros((), dtype=y.dtype, device=y.device), y)
         return y if self.low_rank is None else self.low_rank(y)
 
 
@@ -187,9 +184,9 @@ class LanguageModel(nn.Module):
         text_logits, text_mask = _undelay(text_logits, delays[:1])
         return TrainOutput(
             logits=logits,
-            mask=mask & (codes[:, agent] != ZERO_TOKEN),
+            mask=mask & (codes[:, agent] != NO_TOKEN),
             text_logits=text_logits,
-            text_mask=text_mask & (codes[:, :1] != ZERO_TOKEN),
+            text_mask=text_mask & (codes[:, :1] != NO_TOKEN),
         )
 
     @property
