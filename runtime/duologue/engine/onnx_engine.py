@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duologue.engine.base import NO_TOKEN, UNGENERATED, NoiseSource, Sampling, StepNoise, TokenDelays, finish_step
+from duologue.engine.base import UNGENERATED, NoiseSource, Sampling, StepNoise, TokenDelays, finish_step
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
@@ -22,6 +22,7 @@ from duologue.model.config import LMConfig
 from duologue.types import Codes, StepOutput
 
 _MAX_PREFILL_ROWS = 128
+_NO_TOKEN = -1
 _DEFAULT_SAMPLING = Sampling()
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -202,7 +203,7 @@ class OnnxStepStream:
         waiting: list[npt.NDArray[np.int64]] = []
         for index, frame in enumerate(frames):
             row = self._delays.begin(frame[agent:], agent_frame=frame[:agent])
-            waiting.append(row if index >= len(given) else np.full_like(row, NO_TOKEN))
+            waiting.append(row if index >= len(given) else np.full_like(row, _NO_TOKEN))
             pending = self._delays.pending()
             if index + 1 < len(frames) and self._can_wait(pending) and len(waiting) < self._room(len(waiting)):
                 self._delays.commit(np.zeros(agent, dtype=np.int64))
