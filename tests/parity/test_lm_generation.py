@@ -75,19 +75,16 @@ def test_steps_follow_teacher_forced_logits(shape: str, tmp_path: Path) -> None:
     users = random.integers(0, config.card, (40, config.user_q))
     for call in range(40):
         frames.append(greedy_step(generator, users[call : call + 1], call)[0])
-    # The frame that call n completes is frame n + 1 - max_delay; frame 0 is never predicted from anything.
-    first = config.max_delay
-    agent = np.stack(frames[first:], axis=1)
+    # Call n completes frame n + 1 - max_delay. Frame 0 is never seen: a training sequence begins with frame 1.
+    agent = np.stack(frames[config.max_delay :], axis=1)
     length = agent.shape[1]
-    codes = np.concatenate([np.zeros((1 + config.dep_q, 1), dtype=np.int64), agent], axis=1)
-    codes = np.concatenate([codes, users[: length + 1].T])
+    codes = np.concatenate([agent, users[1 : length + 1].T])
     with torch.no_grad():
         output = model(torch.from_numpy(codes)[None])
     choices = torch.cat([output.text_logits.argmax(-1), output.logits.argmax(-1)], dim=1)[0]
     mask = torch.cat([output.text_mask, output.mask], dim=1)[0]
-    found, usable = choices[:, 1:].numpy(), mask[:, 1:].numpy()
-    assert usable.sum() > 30 * (1 + config.dep_q)
-    assert np.array_equal(found[usable], agent[usable])
+    assert mask.sum() > 30 * (1 + config.dep_q)
+    assert np.array_equal(choices[mask].numpy(), agent[mask.numpy()])
 
 
 def test_rows_reset_and_pause_alone(tmp_path: Path) -> None:
