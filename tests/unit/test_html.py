@@ -173,9 +173,25 @@ def test_every_measure_has_a_row(page):
     assert page.count("<b>whole</b>") == 0
 
 
+def test_a_caveat_is_written_once(page):
+    report = lively()
+    twice = replace(report, compat=(report.compat[0], replace(report.compat[1], caveat=report.compat[0].caveat)))
+    caveats = [data for tag, data in Outline(render_html(twice, title="x")).texts if tag == "td"][-5:]
+    assert caveats[-4:] == ["whole file", "0.767", "12", "as for pause TOR"]
+
+
+def test_marks_too_close_to_tell_apart_stand_apart():
+    twin = replace(EVENTS[1], kind="turn_missed", end_s=EVENTS[1].start_s)
+    page = render_html(replace(lively(), events=(EVENTS[1], twin)), title="x")
+    row = ElementTree.fromstring(next(svg for svg in outer_svgs(page) if 'class="row"' in svg))
+    places = [(nested.get("x"), nested.get("y")) for nested in row.iter(f"{SVG}svg") if nested.get("x")]
+    assert len(set(places)) == 2
+    assert len({x for x, _ in places}) == 1
+
+
 def test_histogram_bars_hold_every_offset():
-    picture = ElementTree.fromstring(render_fto([0.3, 0.39, -3.0, 9.0], "four offsets"))
-    bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("class") == "bar"]
+    picture = ElementTree.fromstring(render_fto([0.3, 0.39, -3.0, 9.0], "agent"))
+    bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("class") == "bar agent"]
     titles = [bar[0].text.split(" %")[0] for bar in bars]
     assert titles == ["below -1.4 s: 25", "+0.2 to +0.4 s: 50", "+2.8 s and above: 25"]
 

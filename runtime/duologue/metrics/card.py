@@ -56,7 +56,9 @@ def render_card(report: InteractivityReport, *, width: int = 100, color: bool = 
 
 
 def _header(report: InteractivityReport, width: int) -> list[Line]:
-    facts = f"{clock(report.duration_s, 1)} · {report.frames} frames · {report.late_frames} late"
+    facts = clock(report.duration_s, 1)
+    if report.frames:
+        facts += f" · {report.frames} frames · {report.late_frames} late"
     title = "Interactivity"
     detectors = f"speech found by: user {report.user_detector}, agent {report.agent_detector}"
     return [
@@ -76,7 +78,9 @@ def _strip(report: InteractivityReport, width: int) -> list[Line]:
     column_s = report.duration_s / columns
     above, below = (_signs(report, side, columns, column_s) for side in ("user", "agent"))
     counts = Counter(mark.kind for mark, _ in marked(report.events))
-    legend = "  ".join(f"{mark.sign} {counts[mark.kind]} {mark.label}" for mark in MARKS if counts[mark.kind])
+    entries = (f"{mark.sign} {counts[mark.kind]} {mark.label}" for mark in MARKS if counts[mark.kind])
+    # A hard space keeps an entry on one line.
+    legend = "  ".join(entry.replace(" ", "\xa0") for entry in entries)
     end = clock(report.duration_s)
     return [
         *([[("      ", ""), (above, "")]] if above.strip() else []),
@@ -84,7 +88,7 @@ def _strip(report: InteractivityReport, width: int) -> list[Line]:
         [("agent ", "agent"), (_lane(report.agent.spans, columns, column_s), "agent")],
         *([[("      ", ""), (below, "")]] if below.strip() else []),
         [(f"      0:00{f'{column_s:.2g} s a column'.center(columns - 8)}{end.rjust(4)}", "dim")],
-        *([(f"      {part}", "dim")] for part in textwrap.wrap(legend, columns)),
+        *([("      " + part.replace("\xa0", " "), "dim")] for part in textwrap.wrap(legend, columns)),
         [],
     ]
 

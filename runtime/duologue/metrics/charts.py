@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from duologue.metrics import svg
 from duologue.metrics.human_fto import human_fto_shares
-from duologue.metrics.types import StageLatency
+from duologue.metrics.types import Side, StageLatency
 from duologue.types import FRAME_MS
 
 BIN_S = 0.2
@@ -18,12 +18,12 @@ _PLOT_TOP, _PLOT_HEIGHT = 18, 130
 _CDF_TOP, _CDF_HEIGHT = 18, 190
 
 
-def render_fto(values_s: Sequence[float], label: str) -> str:
+def render_fto(values_s: Sequence[float], side: Side) -> str:
     """Draw the histogram of floor-transfer offsets over the human one; what lies outside goes to the outermost bins.
 
     Args:
         values_s: Signed offsets in seconds.
-        label: What the picture shows.
+        side: Who takes the floor.
     """
     edges = _edges()
     shares = _shares(values_s, edges)
@@ -37,13 +37,14 @@ def render_fto(values_s: Sequence[float], label: str) -> str:
             0.76 * width,
             bottom - _PLOT_HEIGHT * share / top,
             _PLOT_HEIGHT * share / top,
-            "bar",
+            f"bar {side}",
             title=f"{_bin_text(edges, i)}: {100 * share:.0f} % here, {100 * human[i]:.1f} % between people",
         )
         for i, share in enumerate(shares)
         if share
     ]
     outline = svg.curve(list(_steps(human, top)), _PLOT_TOP, _PLOT_HEIGHT, "human")
+    label = f"Histogram of {len(values_s)} floor transfers to the {side} over the human distribution"
     return svg.svg([*_fto_axis(bottom), *bars, outline], height=bottom + 18, label=label, css="chart")
 
 

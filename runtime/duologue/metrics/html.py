@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
+from itertools import groupby
 
 from duologue.metrics.charts import render_fto, render_latency, stage_class
 from duologue.metrics.lanes import render_lanes
 from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, measure_row, side_rows
 from duologue.metrics.svg import range_bar
-from duologue.metrics.types import InteractivityReport
+from duologue.metrics.types import CompatColumn, InteractivityReport, Side
 from duologue.types import FRAME_MS
 
 _TILES = (
@@ -79,7 +80,7 @@ def _header(report: InteractivityReport, title: str, note: str) -> str:
     late = f", {report.late_frames or 'none'} late" if report.stage_latency else ""
     facts = [
         clock(report.duration_s, 1),
-        f"{report.frames} frames of {FRAME_MS} ms{late}",
+        *([f"{report.frames} frames of {FRAME_MS} ms{late}"] if report.frames else []),
         f"speech found by: user {report.user_detector}, agent {report.agent_detector}",
     ]
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
@@ -153,16 +154,25 @@ def _measure(row: Row) -> str:
 
 def _compat(report: InteractivityReport) -> str:
     body = ""
-    for column in report.compat:
-        row = measure_row(column.name, column.measure)
-        few = " few" if row.is_few else ""
-        body += (
-            f'<tr><th scope="row">{escape(column.name)}<span class="suite">{escape(column.suite)}</span></th>'
-            f'<td class="num">{escape(row.value_text)}</td><td class="num{few}">{row.count}</td>'
-            f'<td class="caveat">{escape(column.caveat)}</td></tr>'
-        )
+    for suite, columns in groupby(report.compat, key=lambda column: column.suite):
+        explained: dict[str, str] = {}
+        rows = "".join(_compat_row(column, explained) for column in columns)
+        group = f'<tr class="group"><th colspan="4" scope="rowgroup">{escape(suite)}</th></tr>'
+        body += f"<tbody>{group}{rows}</tbody>"
     head = _head("Name there", ">Value", ">n", "What to know before comparing")
-    return f'<div class="scroll"><table class="compat">{head}<tbody>{body}</tbody></table></div>' if body else ""
+    return f'<div class="scroll"><table class="compat">{head}{body}</table></div>' if body else ""
+
+
+def _compat_row(column: CompatColumn, explained: dict[str, str]) -> str:
+    row = measure_row(column.name, column.measure)
+    caveat = f"as for {explained[column.caveat]}" if column.caveat in explained else column.caveat
+    if column.caveat:
+        explained.setdefault(column.caveat, column.name)
+    few = " few" if row.is_few else ""
+    return (
+        f'<tr><th scope="row">{escape(column.name)}</th><td class="num">{escape(row.value_text)}</td>'
+        f'<td class="num{few}">{row.count}</td><td class="caveat">{escape(caveat)}</td></tr>'
+    )
 
 
 def _head(*names: str) -> str:
@@ -196,19 +206,19 @@ def _picture(report: InteractivityReport, audio: str | None) -> str:
 def _charts(report: InteractivityReport) -> str:
     turn = report.turn
     figures = [
-        _fto_figure("The agent takes the floor from the user", turn.fto_s.values),
-        _fto_figure("The user takes the floor from the agent", turn.fto_to_user_s.values),
+        _fto_figure("The agent takes the floor from the user", turn.fto_s.values, "agent"),
+        _fto_figure("The user takes the floor from the agent", turn.fto_to_user_s.values, "user"),
     ]
     return f'<div class="charts"><div>{"".join(figures)}</div><div>{_latency_figure(report)}</div></div>'
 
 
-def _fto_figure(heading: str, values_s: Sequence[float]) -> str:
+def _fto_figure(heading: str, values_s: Sequence[float], side: Side) -> str:
     count = f"n = {len(values_s)}" if values_s else "it never happened"
-    legend = '<span class="swatch bar"></span>here <span class="swatch human"></span>between people (Switchboard)'
-    label = f"{heading}: histogram of {len(values_s)} floor-transfer offsets over the human distribution"
+    here = f'<span class="swatch bar {side}"></span>here'
+    people = '<span class="swatch human"></span>between people (Switchboard)'
     return (
-        f"<figure><figcaption><b>{escape(heading)}</b> <span>{count}</span>"
-        f"<small>{legend}</small></figcaption>{render_fto(values_s, label)}</figure>"
+        f"<figure><figcaption><b>{escape(heading)}</b> <span>{count}</span><small>{here} {people}</small></figcaption>"
+        f"{render_fto(values_s, side)}</figure>"
     )
 
 

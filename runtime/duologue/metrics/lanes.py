@@ -15,10 +15,12 @@ ROW_S = 60.0
 """Seconds in one row of the picture."""
 
 _LANE_HEIGHT = 20
-_LANE_TOPS: dict[Side, int] = {"user": 20, "agent": 44}
-_MARK_ROWS: dict[Side, int] = {"user": 11, "agent": 73}
-_AXIS_TOP = 84
-_ROW_HEIGHT = 100
+_LANE_TOPS: dict[Side, int] = {"user": 29, "agent": 53}
+_MARK_LEVELS: dict[Side, tuple[int, int]] = {"user": (20, 8), "agent": (82, 94)}
+_MARK_WIDTH = 1.3
+_SHADE_TOP, _SHADE_BOTTOM = 25, 77
+_AXIS_BOTTOM = 100
+_ROW_HEIGHT = 116
 
 
 def render_lanes(report: InteractivityReport) -> str:
@@ -38,7 +40,7 @@ def _render_row(report: InteractivityReport, begin_s: float, row_s: float) -> st
         *_overlaps(report, begin_s, end_s, row_s),
         *_speech(report, begin_s, end_s, row_s),
         *_marks(report, begin_s, end_s, row_s),
-        f'<line class="playhead" x1="0" x2="0" y1="2" y2="{_AXIS_TOP}" visibility="hidden"/>',
+        f'<line class="playhead" x1="0" x2="0" y1="2" y2="{_AXIS_BOTTOM}" visibility="hidden"/>',
     ]
     label = f"Speech of user and agent from {clock(begin_s)} to {clock(end_s)}"
     picture = svg.svg(shapes, height=_ROW_HEIGHT, label=label, css="row")
@@ -54,7 +56,7 @@ def _axis(begin_s: float, end_s: float, row_s: float) -> Iterator[str]:
         if begin_s + tick <= end_s + 1e-9:
             x = 100 * tick / row_s
             anchor = "start" if tick == 0 else "end" if tick == row_s else "middle"
-            yield svg.line(x, x, 16, _AXIS_TOP, "grid")
+            yield svg.line(x, x, _SHADE_TOP, _AXIS_BOTTOM, "grid")
             yield svg.text(x, _ROW_HEIGHT - 3, clock(begin_s + tick), "tick", anchor=anchor)
 
 
@@ -63,7 +65,7 @@ def _overlaps(report: InteractivityReport, begin_s: float, end_s: float, row_s: 
         if event.kind == "overlap" and event.start_s < end_s and event.end_s > begin_s:
             x, width = _place(event.start_s, event.end_s, begin_s, end_s, row_s)
             title = f"overlap, {number(event.end_s - event.start_s, 's')} at {clock(event.start_s, 1)}"
-            yield svg.rect(x, width, 16, _AXIS_TOP - 16, "overlap", title=title)
+            yield svg.rect(x, width, _SHADE_TOP, _SHADE_BOTTOM - _SHADE_TOP, "overlap", title=title)
 
 
 def _speech(report: InteractivityReport, begin_s: float, end_s: float, row_s: float) -> Iterator[str]:
@@ -81,14 +83,17 @@ def _speech(report: InteractivityReport, begin_s: float, end_s: float, row_s: fl
 
 def _marks(report: InteractivityReport, begin_s: float, end_s: float, row_s: float) -> Iterator[str]:
     is_last = end_s >= report.duration_s
+    free_from: dict[tuple[Side, int], float] = {}
     for mark, event in marked(report.events):
+        time_s, side = mark.time_s(event), event.side or "agent"
         # An event at the very end of the audio belongs to the last row, not to one after it.
-        time_s = mark.time_s(event)
         if begin_s <= time_s < end_s or (is_last and time_s >= end_s):
             x = 100 * min(time_s - begin_s, row_s) / row_s
-            yield svg.sign(
-                x, _MARK_ROWS[_side(event)], mark.path, f"mark {mark.tone} {mark.kind}", title=_mark_title(mark, event)
-            )
+            # A mark that would hide its neighbour moves to the outer level.
+            level = 0 if free_from.get((side, 0), 0.0) <= x else 1
+            free_from[side, level] = x + _MARK_WIDTH
+            css = f"mark {mark.tone} {mark.kind}"
+            yield svg.sign(x, _MARK_LEVELS[side][level], mark.path, css, title=_mark_title(mark, side, event))
 
 
 def _place(start_s: float, stop_s: float, begin_s: float, end_s: float, row_s: float) -> tuple[float, float]:
@@ -96,13 +101,9 @@ def _place(start_s: float, stop_s: float, begin_s: float, end_s: float, row_s: f
     return 100 * (first - begin_s) / row_s, 100 * (last - first) / row_s
 
 
-def _side(event: Event) -> Side:
-    return event.side or "agent"
-
-
-def _mark_title(mark: Mark, event: Event) -> str:
+def _mark_title(mark: Mark, side: Side, event: Event) -> str:
     value = "" if event.value_s is None else f", {number(event.value_s, 's', is_signed=event.value_s < 0)}"
-    return f"{mark.label} ({_side(event)}) at {clock(mark.time_s(event), 1)}{value}"
+    return f"{mark.label} ({side}) at {clock(mark.time_s(event), 1)}{value}"
 
 
 def _legend(report: InteractivityReport) -> str:

@@ -95,7 +95,7 @@ _AXES = {
     "Interruptions": (
         _Spec("yield rate", "interruption.yield_rate", "the user never interrupted"),
         _Spec("stop latency", "interruption.stop_latency_s", "the agent never yielded"),
-        _Spec("response latency", "interruption.response_latency_s", "the agent never yielded", True),
+        _Spec("response latency", "interruption.response_latency_s", "no answer after a yield", True),
     ),
     "Selectivity": (
         _Spec("talks through backchannels", "selectivity.selectivity", "no user backchannel in agent speech"),
