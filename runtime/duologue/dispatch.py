@@ -6,33 +6,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from duologue.errors import ConfigError, StreamError
 from duologue.metrics.types import Event
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionEvent:
-    """What a handler receives.
-
-    Attributes:
-        kind: What happened: a kind of `duologue.metrics.types.EventKind`, or "transcript", "deadline_missed", "error".
-        time_s: Conversation time at which it became known.
-        interaction: The span, side and value behind an interactivity event; None for the three other kinds.
-        text: Piece of the agent's text, or the error message; else "".
-        duration_ms: Frame time of a missed deadline; else 0.
-    """
-
-    kind: str
-    time_s: float
-    interaction: Event | None = None
-    text: str = ""
-    duration_ms: float = 0.0
-
-
-Handler = Callable[[SessionEvent], None]
+Handler = Callable[[Event], None]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _log = logging.getLogger(__name__)
@@ -57,7 +36,7 @@ class EventDispatcher:
         self.failed = 0
         self._kinds = kinds
         self._handlers: dict[str, list[Handler]] = {kind: [] for kind in kinds}
-        self._queue: queue.Queue[SessionEvent | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[Event | None] = queue.Queue(capacity)
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -79,7 +58,7 @@ class EventDispatcher:
             self._thread.start()
         return handler
 
-    def publish(self, event: SessionEvent) -> None:
+    def publish(self, event: Event) -> None:
         """Queue one event without waiting."""
         if not self._handlers[event.kind] or self._is_closed:
             return

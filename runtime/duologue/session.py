@@ -7,26 +7,27 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from duologue.audio.resample import Resampler, ResamplerState
 from duologue.codec import MimiStream
-from duologue.dispatch import EventDispatcher, Handler, SessionEvent
+from duologue.dispatch import EventDispatcher, Handler
 from duologue.engine.base import Sampling, StepStream
 from duologue.errors import AudioError, ConfigError, StreamError
 from duologue.metrics.latency import LatencyHistogram
 from duologue.metrics.meter import InteractivityMeter, MeterSnapshot
-from duologue.metrics.types import Event, EventKind, InteractivityReport
+from duologue.metrics.types import EVENT_KINDS, Event, InteractivityReport
 from duologue.types import FRAME_MS, FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
 
 if TYPE_CHECKING:
     from duologue.model.tokenizer import Tokenizer
 
 STAGES = ("encode", "model", "decode", "metrics", "total")
-EVENT_KINDS: tuple[str, ...] = (*get_args(EventKind), "transcript", "deadline_missed", "error")
+SESSION_EVENT_KINDS = (*EVENT_KINDS, "transcript", "deadline_missed", "error")
+"""Kinds a handler may ask for: the meter's, and three whose `detail` holds "text", "total_ms" or "message"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class Session:
         self._transcript: list[tuple[float, str]] = []
         self._latency = {stage: LatencyHistogram() for stage in STAGES}
         self._late_frames = 0
-        self._events = EventDispatcher(EVENT_KINDS)
+        self._events = EventDispatcher(SESSION_EVENT_KINDS)
         self._is_closed = False
 
     # Audio in, audio out
@@ -102,7 +103,7 @@ class Session:
         try:
             return self._step(_checked_frame(frame))
         except Exception as error:
-            self._publish("error", text=f"{type(error).__name__}: {error}")
+            self._publish("error", message=f"{type(error).__name__}: {error}")
             raise
 
     def feed(self, pcm: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> Pcm:
@@ -300,16 +301,17 @@ class Session:
             self._latency[stage].add(duration_ms)
         self._frames += 1
         for event in events:
-            self._events.publish(SessionEvent(kind=event.kind, time_s=event.known_s, interaction=event))
+            self._events.publish(event)
         if result.text:
             self._transcript.append((result.index / FRAME_RATE_HZ, result.text))
             self._publish("transcript", text=result.text)
         if result.is_late:
             self._late_frames += 1
-            self._publish("deadline_missed", duration_ms=result.stage_ms["total"])
+            self._publish("deadline_missed", total_ms=result.stage_ms["total"])
 
-    def _publish(self, kind: str, *, text: str = "", duration_ms: float = 0.0) -> None:
-        self._events.publish(SessionEvent(kind=kind, time_s=self.duration_s, text=text, duration_ms=duration_ms))
+    def _publish(self, kind: str, **detail: str | float) -> None:
+        now_s = self.duration_s
+        self._events.publish(Event(kind=kind, side="agent", start_s=now_s, end_s=now_s, detail=detail))
 
     def _check_open(self) -> None:
         if self._is_closed:

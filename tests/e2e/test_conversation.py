@@ -109,11 +109,11 @@ def test_events_reach_handlers_in_order(agent: DuplexAgent, voice: np.ndarray) -
     seen: list[tuple[str, float]] = []
     pieces: list[str] = []
     with agent.session(seed=0) as session:
-        session.on("*", lambda event: seen.append((event.kind, event.time_s)))
+        session.on("*", lambda event: seen.append((event.kind, event.start_s)))
 
         @session.on("transcript")
         def collect(event: object) -> None:
-            pieces.append(event.text)  # type: ignore[attr-defined]
+            pieces.append(event.detail["text"])  # type: ignore[attr-defined]
 
         _steps(session, voice)
         report, transcript = session.report(), session.transcript

@@ -7,14 +7,15 @@ import threading
 
 import pytest
 
-from duologue.dispatch import EventDispatcher, SessionEvent
+from duologue.dispatch import EventDispatcher
 from duologue.errors import ConfigError, StreamError
+from duologue.metrics.types import Event
 
 KINDS = ("transcript", "error")
 
 
-def _event(text: str, kind: str = "transcript") -> SessionEvent:
-    return SessionEvent(kind=kind, time_s=0.0, text=text)
+def _event(text: str, kind: str = "transcript") -> Event:
+    return Event(kind=kind, side="agent", start_s=0.0, end_s=0.0, detail={"text": text})
 
 
 def test_delivers_in_order_on_another_thread() -> None:
@@ -22,8 +23,8 @@ def test_delivers_in_order_on_another_thread() -> None:
     threads: set[int] = set()
     events = EventDispatcher(KINDS)
 
-    def handler(event: SessionEvent) -> None:
-        seen.append(event.text)
+    def handler(event: Event) -> None:
+        seen.append(str(event.detail["text"]))
         threads.add(threading.get_ident())
 
     events.subscribe("*", handler)
@@ -39,10 +40,10 @@ def test_a_full_queue_drops_and_counts() -> None:
     seen: list[str] = []
     events = EventDispatcher(KINDS, capacity=4)
 
-    def slow(event: SessionEvent) -> None:
+    def slow(event: Event) -> None:
         started.set()
         release.wait(5)
-        seen.append(event.text)
+        seen.append(str(event.detail["text"]))
 
     events.subscribe("transcript", slow)
     events.publish(_event("first"))
@@ -59,7 +60,7 @@ def test_a_failing_handler_is_logged_and_counted(caplog: pytest.LogCaptureFixtur
     seen: list[str] = []
     events = EventDispatcher(KINDS)
     events.subscribe("transcript", lambda event: 1 / 0)  # type: ignore[arg-type, return-value]
-    events.subscribe("transcript", lambda event: seen.append(event.text))
+    events.subscribe("transcript", lambda event: seen.append(str(event.detail["text"])))
     with caplog.at_level(logging.ERROR):
         events.publish(_event("a"))
         events.close()

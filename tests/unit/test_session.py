@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duologue.dispatch import SessionEvent
 from duologue.engine.base import Sampling
+from duologue.metrics.types import Event
 from duologue.session import Session
 from duologue.types import FRAME_SAMPLES, StepOutput
 
@@ -94,7 +94,7 @@ def test_an_echo_survives_the_resampling_both_ways(rate_hz: int) -> None:
 
 
 def test_a_late_frame_is_flagged_counted_and_told() -> None:
-    told: list[SessionEvent] = []
+    told: list[Event] = []
     frame = np.zeros(FRAME_SAMPLES, dtype=np.float32)
     with _session(ScriptedModel(sleep_s=0.09)) as session:
         session.on("deadline_missed", told.append)
@@ -105,11 +105,11 @@ def test_a_late_frame_is_flagged_counted_and_told() -> None:
         result.stage_ms["total"], rel=0.01
     )
     assert [event.kind for event in told] == ["deadline_missed"]
-    assert told[0].duration_ms == result.stage_ms["total"]
+    assert told[0].detail["total_ms"] == result.stage_ms["total"]
 
 
 def test_a_failing_step_is_raised_and_told() -> None:
-    told: list[SessionEvent] = []
+    told: list[Event] = []
 
     class Broken(ScriptedModel):
         def step(self, user_codes: np.ndarray) -> StepOutput:
@@ -119,4 +119,4 @@ def test_a_failing_step_is_raised_and_told() -> None:
         session.on("error", told.append)
         with pytest.raises(RuntimeError, match="driver"):
             session.step(np.zeros(FRAME_SAMPLES, dtype=np.float32))
-    assert [event.text for event in told] == ["RuntimeError: the driver went away"]
+    assert [event.detail["message"] for event in told] == ["RuntimeError: the driver went away"]
