@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from duologue.metrics.latency import LatencySummary
 from duologue.metrics.types import (
     BackchannelAxis,
     CompatColumn,
@@ -18,7 +19,6 @@ from duologue.metrics.types import (
     SelectivityAxis,
     Side,
     SideStatistics,
-    StageLatency,
     TurnAxis,
     Unit,
 )
@@ -87,10 +87,16 @@ def side(spans: Spans, share: float | None) -> SideStatistics:
     )
 
 
-def stage(name: str, scale_ms: float) -> StageLatency:
-    grid = tuple(scale_ms * (1 + i / 100) for i in range(101))
-    return StageLatency(
-        stage=name, count=938, p50_ms=grid[50], p95_ms=grid[95], p99_ms=grid[99], max_ms=grid[100], grid_ms=grid
+def stage(scale_ms: float) -> LatencySummary:
+    """Return a stage whose times are spread evenly from once to twice the scale."""
+    return LatencySummary(
+        count=938,
+        mean_ms=1.5 * scale_ms,
+        p50_ms=1.5 * scale_ms,
+        p95_ms=1.95 * scale_ms,
+        p99_ms=1.99 * scale_ms,
+        max_ms=2 * scale_ms,
+        cdf=tuple((scale_ms * (1 + i / 10), i / 10) for i in range(1, 11)),
     )
 
 
@@ -136,8 +142,7 @@ def lively() -> InteractivityReport:
             CompatColumn(suite="tau-voice", name="L_R", measure=measure(None, 0, "s"), caveat="<b>whole</b> file"),
         ),
         events=EVENTS,
-        stage_latency=(stage("encode", 5.0), stage("total", 50.0)),
-        frames=938,
+        latency={"encode": stage(5.0), "total": stage(50.0)},
         late_frames=3,
     )
 
@@ -168,6 +173,6 @@ def silent() -> InteractivityReport:
         selectivity=SelectivityAxis(selectivity=none),
         compat=(),
         events=(),
-        stage_latency=(),
+        latency={},
         late_frames=0,
     )

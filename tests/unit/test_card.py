@@ -65,6 +65,11 @@ def test_the_strip_shows_both_sides_and_the_marks():
     assert "● 3 backchannel" in "\n".join(lines)
 
 
+def test_frames_are_counted_where_an_agent_ran():
+    assert render_card(lively()).splitlines()[0].endswith("1:15.0 · 938 frames · 3 late")
+    assert render_card(silent()).splitlines()[0].endswith("  1:15.0")
+
+
 def test_latency_is_held_against_the_budget():
     card = render_card(lively())
     assert line_with(card, "encode").endswith("within")
@@ -90,9 +95,9 @@ def test_a_card_too_narrow_to_read_is_refused():
 
 
 def test_snapshot_of_the_head_of_a_card():
-    head = render_card(replace(silent(), duration_s=5.0, frames=62), width=64).splitlines()[:14]
+    head = render_card(replace(silent(), duration_s=5.0), width=64).splitlines()[:14]
     assert head == [
-        "Interactivity                        0:05.0 · 62 frames · 0 late",
+        "Interactivity                                             0:05.0",
         "speech found by: user speech, agent given",
         "─" * 64,
         "user",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from duologue.metrics.charts import render_fto
+from duologue.metrics.charts import render_fto, render_latency
 from duologue.metrics.html import render_html
 from duologue.metrics.human_fto import HUMAN_FTO_QUANTILES_S, HUMAN_FTO_SHARES, human_fto_shares
 from duologue.metrics.marks import MARKS
@@ -194,6 +194,20 @@ def test_histogram_bars_hold_every_offset():
     bars = [rect for rect in picture.iter(f"{SVG}rect") if rect.get("class") == "bar agent"]
     titles = [bar[0].text.split(" %")[0] for bar in bars]
     assert titles == ["below -1.4 s: 25", "+0.2 to +0.4 s: 50", "+2.8 s and above: 25"]
+
+
+def test_latency_curves_rise_to_the_right_and_total_crosses_the_budget():
+    picture = ElementTree.fromstring(render_latency(lively().latency))
+    curves = {path.get("class"): path.get("d", "") for path in picture.iter(f"{SVG}path")}
+    assert set(curves) == {"cdf stage-0", "cdf stage-total"}
+    budget = next(
+        float(line.get("x1", "")[:-1]) for line in picture.iter(f"{SVG}line") if line.get("class") == "budget"
+    )
+    for name, crosses in (("cdf stage-0", False), ("cdf stage-total", True)):
+        points = [tuple(map(float, point.split())) for point in curves[name][1:].split("L")]
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
+        assert (points[0][1], points[-1][1]) == (100.0, 0.0)
+        assert (points[0][0] < budget < points[-1][0]) is crosses
 
 
 def test_human_offsets_follow_the_quantiles():

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from duologue.errors import ConfigError
 from duologue.metrics.marks import MARKS, marked
-from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, measure_row, side_rows
+from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, frame_count, measure_row, side_rows
 from duologue.metrics.types import HumanBand, InteractivityReport
 from duologue.types import FRAME_MS
 
@@ -57,8 +57,8 @@ def render_card(report: InteractivityReport, *, width: int = 100, color: bool = 
 
 def _header(report: InteractivityReport, width: int) -> list[Line]:
     facts = clock(report.duration_s, 1)
-    if report.frames:
-        facts += f" · {report.frames} frames · {report.late_frames} late"
+    if frames := frame_count(report):
+        facts += f" · {frames} frames · {report.late_frames} late"
     title = "Interactivity"
     detectors = f"speech found by: user {report.user_detector}, agent {report.agent_detector}"
     return [
@@ -186,13 +186,13 @@ def _gauge(value: float, band: HumanBand | None) -> str:
 
 
 def _latency(report: InteractivityReport) -> list[Line]:
-    if not report.stage_latency:
+    if not report.latency:
         return []
-    head = f"  {'stage':<{_LABEL - 12}}" + "".join(name.rjust(11) for name in ("p50", "p95", "p99", "max"))
+    head = f"  {'stage':<{_LABEL - 12}}" + "".join(quantile.rjust(11) for quantile in ("p50", "p95", "p99", "max"))
     lines: list[Line] = [[(f"Wall time of a frame, budget {FRAME_MS} ms", "title")], [(head, "dim")]]
-    for stage in report.stage_latency:
+    for name, stage in report.latency.items():
         times = (stage.p50_ms, stage.p95_ms, stage.p99_ms, stage.max_ms)
-        line: Line = [(f"  {stage.stage:<{_LABEL - 12}}", "")]
+        line: Line = [(f"  {name:<{_LABEL - 12}}", "")]
         line += [(f"{time_ms:.2f} ms".rjust(11), "bad" if time_ms > FRAME_MS else "") for time_ms in times]
         is_within = stage.p95_ms <= FRAME_MS
         line.append(("  within" if is_within else "  p95 over budget", "good" if is_within else "bad"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from duologue.metrics import svg
 from duologue.metrics.human_fto import human_fto_shares
-from duologue.metrics.types import Side, StageLatency
+from duologue.metrics.latency import LatencySummary
+from duologue.metrics.types import Side
 from duologue.types import FRAME_MS
 
 BIN_S = 0.2
@@ -90,7 +91,7 @@ def _fto_axis(bottom: float) -> Iterator[str]:
     yield svg.text(zero + 1.5, 11, "gap", "tick")
 
 
-def render_latency(stages: Sequence[StageLatency]) -> str:
+def render_latency(stages: Mapping[str, LatencySummary]) -> str:
     """Draw the share of frames that each stage finished within a time, on a logarithmic axis with the frame budget."""
     low, high = _decades(stages)
     bottom = _CDF_TOP + _CDF_HEIGHT
@@ -99,9 +100,11 @@ def render_latency(stages: Sequence[StageLatency]) -> str:
         return 100 * (math.log10(max(time_ms, 10.0**low)) - low) / (high - low)
 
     shapes = [*_cdf_axis(low, high, bottom)]
-    for index, stage in enumerate(stages):
-        points = [(x(time_ms), 100 - i) for i, time_ms in enumerate(stage.grid_ms)]
-        shapes.append(svg.curve(points, _CDF_TOP, _CDF_HEIGHT, f"cdf {stage_class(stage.stage, index)}"))
+    for index, (name, stage) in enumerate(stages.items()):
+        points = [(x(time_ms), 100 - 100 * share) for time_ms, share in stage.cdf]
+        if points:
+            start = (points[0][0], 100.0)
+            shapes.append(svg.curve([start, *points], _CDF_TOP, _CDF_HEIGHT, f"cdf {stage_class(name, index)}"))
     budget = x(FRAME_MS)
     shapes.append(svg.line(budget, budget, _CDF_TOP - 4, bottom, "budget"))
     is_right = budget > 80
@@ -114,7 +117,9 @@ def render_latency(stages: Sequence[StageLatency]) -> str:
             anchor="end" if is_right else "start",
         )
     )
-    summary = "; ".join(f"{stage.stage} p50 {stage.p50_ms:.1f} ms, p99 {stage.p99_ms:.1f} ms" for stage in stages)
+    summary = "; ".join(
+        f"{name} p50 {stage.p50_ms:.1f} ms, p99 {stage.p99_ms:.1f} ms" for name, stage in stages.items()
+    )
     return svg.svg(shapes, height=bottom + 18, label=f"Share of frames finished within a time: {summary}", css="chart")
 
 
@@ -123,9 +128,9 @@ def stage_class(stage: str, index: int) -> str:
     return "stage-total" if stage == "total" else f"stage-{index % 4}"
 
 
-def _decades(stages: Sequence[StageLatency]) -> tuple[int, float]:
-    least = min((time_ms for stage in stages for time_ms in stage.grid_ms if time_ms > 0), default=0.1)
-    most = max(*(stage.max_ms for stage in stages), 2 * FRAME_MS)
+def _decades(stages: Mapping[str, LatencySummary]) -> tuple[int, float]:
+    least = min((time_ms for stage in stages.values() for time_ms, _ in stage.cdf if time_ms > 0), default=0.1)
+    most = max(*(stage.max_ms for stage in stages.values()), 2 * FRAME_MS)
     return max(math.floor(math.log10(least)), -3), math.log10(1.25 * most)
 
 

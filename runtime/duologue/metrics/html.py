@@ -9,7 +9,7 @@ from itertools import groupby
 
 from duologue.metrics.charts import render_fto, render_latency, stage_class
 from duologue.metrics.lanes import render_lanes
-from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, measure_row, side_rows
+from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, frame_count, measure_row, side_rows
 from duologue.metrics.svg import range_bar
 from duologue.metrics.types import CompatColumn, InteractivityReport, Side
 from duologue.types import FRAME_MS
@@ -77,10 +77,10 @@ def _section(name: str, heading: str, content: str) -> str:
 
 
 def _header(report: InteractivityReport, title: str, note: str) -> str:
-    late = f", {report.late_frames or 'none'} late" if report.stage_latency else ""
+    frames = frame_count(report)
     facts = [
         clock(report.duration_s, 1),
-        *([f"{report.frames} frames of {FRAME_MS} ms{late}"] if report.frames else []),
+        *([f"{frames} frames of {FRAME_MS} ms, {report.late_frames or 'none'} late"] if frames else []),
         f"speech found by: user {report.user_detector}, agent {report.agent_detector}",
     ]
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
@@ -224,24 +224,23 @@ def _fto_figure(heading: str, values_s: Sequence[float], side: Side) -> str:
 
 def _latency_figure(report: InteractivityReport) -> str:
     heading = "<b>Wall time of a frame, by stage</b>"
-    if not report.stage_latency:
+    if not report.latency:
         return (
             f'<figure><figcaption>{heading}</figcaption><p class="quiet">Not measured: no agent ran here.</p></figure>'
         )
-    chart = render_latency(report.stage_latency)
+    chart = render_latency(report.latency)
     body = "".join(
-        f'<tr><th scope="row"><span class="swatch {stage_class(stage.stage, index)}"></span>{escape(stage.stage)}</th>'
+        f'<tr><th scope="row"><span class="swatch {stage_class(name, index)}"></span>{escape(name)}</th>'
         + "".join(
             f'<td class="num{" over" if time_ms > FRAME_MS else ""}">{time_ms:.2f}</td>'
             for time_ms in (stage.p50_ms, stage.p95_ms, stage.p99_ms, stage.max_ms)
         )
         + "</tr>"
-        for index, stage in enumerate(report.stage_latency)
+        for index, (name, stage) in enumerate(report.latency.items())
     )
     head = _head("Stage", ">p50 ms", ">p95", ">p99", ">max")
     table = f'<table class="stages">{head}<tbody>{body}</tbody></table>'
-    frames = report.stage_latency[-1].count
-    return f"<figure><figcaption>{heading} <span>n = {frames}</span></figcaption>{chart}{table}</figure>"
+    return f"<figure><figcaption>{heading} <span>n = {frame_count(report)}</span></figcaption>{chart}{table}</figure>"
 
 
 # Transcript

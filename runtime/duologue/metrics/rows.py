@@ -135,6 +135,11 @@ def side_rows(side: SideStatistics) -> list[Row]:
     return [_row(side, spec) for spec in _SIDE]
 
 
+def frame_count(report: InteractivityReport) -> int:
+    """Return how many frames an agent worked on; 0 where a recording was measured and no agent ran."""
+    return max((stage.count for stage in report.latency.values()), default=0)
+
+
 def measure_row(label: str, measure: Measure, absent: str = "nothing to measure") -> Row:
     """Return the row of a single measure, for instance of a compatibility column."""
     return Row(
