@@ -22,8 +22,8 @@ minus the other side's nearest IPU end within 2 s |
 | `agent_yielded` | within 2.0 s of its onset an IPU of the agent ends and the agent stays silent for more than 1.0 s \
 or until the interruption is over | agent | stop latency |
 | `agent_held` | it did not | agent | - |
-| `agent_responded` | after yielding, the agent's next IPU, at most 5 s after the interruption's end and before the \
-user speaks again | agent | offset from that end |
+| `agent_responded` | after yielding, the agent answers the interruption as a turn (`turn_answered`) | agent | \
+offset |
 | `agent_stopped_for_backchannel` | a user's utterance <= 1.0 s begins while the agent speaks, and the agent's \
 utterance ends within 1.0 s of that onset | agent | stop latency |
 | `agent_ignored_backchannel` | it does not | agent | - |

@@ -140,7 +140,7 @@ def _yield(view: View, onset: int) -> Decision:
         if stays_silent is None:
             return None
         if stays_silent:
-            return [("agent_yielded", "agent", onset, end, end - onset)], [("response", (onset, end))]
+            return [("agent_yielded", "agent", onset, end, end - onset)], [("response", (onset,))]
     if view.now <= onset + YIELD_WITHIN:
         return None
     return [("agent_held", "agent", onset, onset + YIELD_WITHIN, None)], []
@@ -158,15 +158,16 @@ def _stays_silent(view: View, onset: int, end: int) -> bool | None:
     return True if is_closed else None
 
 
-def _response(view: View, onset: int, silent_from: int) -> Decision:
-    """After an interruption to which the agent yielded: when did it speak again, from the end of the interruption?"""
-    (_, end), is_closed = view.user.utterance_from(onset, view.now)
+def _response(view: View, onset: int) -> Decision:
+    """After an interruption to which the agent yielded: when did it answer, from the end of the interruption?"""
+    (start, end), is_closed = view.user.utterance_from(onset, view.now)
     if not is_closed:
         return None
-    answer, next_turn = view.agent.first_ipu_from(silent_from), view.user.first_ipu_from(end + 1)
-    if answer is not None and answer - end <= PATIENCE and (next_turn is None or answer <= next_turn):
-        return [("agent_responded", "agent", min(answer, end), max(answer, end), answer - end)], []
-    return _DROP if next_turn is not None or view.now > end + PATIENCE else None
+    turn = _turn(view, start, end)
+    if turn is None or not turn[0]:
+        return turn
+    answers = [("agent_responded", *answer[1:]) for answer in turn[0] if answer[0] == "turn_answered"]
+    return answers, []
 
 
 def _selectivity(view: View, onset: int) -> Decision:

@@ -229,7 +229,7 @@ class InterruptionAxis:
     Attributes:
         yield_rate: Share of the interruptions after which the agent fell silent within 2 s.
         stop_latency_s: From the onset of the interruption to the end of the agent's speech, where it yielded.
-        response_latency_s: From the end of the interruption to the agent's next onset, where it yielded; signed.
+        response_latency_s: From the end of the interruption to the agent's answer, where it yielded; signed.
     """
 
     yield_rate: Measure
