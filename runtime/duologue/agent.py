@@ -57,7 +57,7 @@ class DuplexAgent:
         if checkpoint.mimi_path is None or checkpoint.tokenizer_path is None:
             missing = "codec weights (mimi_name)" if checkpoint.mimi_path is None else "tokenizer (tokenizer_name)"
             raise WeightsError(f"{checkpoint.path}: the folder has no {missing}; copy the file beside config.json")
-        mimi_config = MimiConfig.load(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
+        mimi_config = MimiConfig.from_file(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
         codebooks = checkpoint.config.dep_q
         return cls(
             mimi=Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=config.threads),
