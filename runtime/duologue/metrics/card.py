@@ -223,7 +223,11 @@ def _numbered(texts: Iterable[str]) -> dict[str, int]:
 
 def _footnotes(report: InteractivityReport, width: int) -> list[Line]:
     rows = [row for group in axis_rows(report).values() for row in group]
-    lines = _wrapped("", "n: events behind the value. A distribution is given by its median.", width)
+    lines = _wrapped(
+        "",
+        "n: events behind the value. Lengths, offsets and latencies: the median, beside single events of people.",
+        width,
+    )
     if any(row.is_few for row in rows):
         lines += _wrapped("* ", f"fewer than {FEW_EVENTS} events: read it as an anecdote, not a rate.", width)
     people = "people: the middle 90 % of human telephone conversations; inside, below, above say where the value lies."

@@ -96,7 +96,8 @@ def _tiles(report: InteractivityReport) -> str:
     tiles = "".join(_tile(axis, row) for axis, label in _TILES for row in axes[axis] if row.label == label)
     return (
         f'<div class="tiles">{tiles}</div>\n<p class="small">The bar is the middle 90 % of human telephone '
-        "conversations, the tick its median, the dot this one. A distribution is given by its median. A hollow dot "
+        "conversations, the tick its median, the dot this one. Offsets and latencies show their median here, beside "
+        "single events between people. A hollow dot "
         f"stands on fewer than {FEW_EVENTS} events: read it as an anecdote, not a rate.</p>"
     )
 
