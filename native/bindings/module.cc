@@ -204,7 +204,9 @@ PYBIND11_MODULE(_native, module) {
   module.def("available_isas", &available_isas,
              "Instruction sets of this build that this processor has, slowest first.");
 
-  py::class_<MimiConfig>(module, "MimiConfig", "The shape of a Mimi codec.")
+  // Plain `type` as metaclass: these classes have no static properties and cannot be subclassed.
+  const py::metaclass plain(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<MimiConfig>(module, "MimiConfig", plain, py::is_final(), "The shape of a Mimi codec.")
       .def(py::init(&make_config), py::kw_only(), py::arg("frame_samples"), py::arg("dimension"),
            py::arg("n_filters"), py::arg("n_residual_layers"), py::arg("compress"), py::arg("kernel_size"),
            py::arg("residual_kernel_size"), py::arg("last_kernel_size"), py::arg("dilation_base"),
@@ -213,7 +215,7 @@ PYBIND11_MODULE(_native, module) {
            py::arg("num_heads"), py::arg("num_layers"), py::arg("context"), py::arg("dim_feedforward"),
            py::arg("max_period"), py::arg("has_layer_scale"));
 
-  py::class_<MimiWeights, std::shared_ptr<MimiWeights>>(module, "MimiWeights",
+  py::class_<MimiWeights, std::shared_ptr<MimiWeights>>(module, "MimiWeights", plain, py::is_final(),
                                                         "Immutable packed weights of one Mimi.")
       .def(py::init([](const std::string& path, const MimiConfig& config, int num_codebooks,
                        const std::string& isa) {
@@ -224,7 +226,8 @@ PYBIND11_MODULE(_native, module) {
       .def_property_readonly("num_codebooks", &MimiWeights::num_codebooks)
       .def_property_readonly("packed_bytes", &MimiWeights::packed_bytes);
 
-  py::class_<Stream>(module, "MimiStream", "Encode and decode state of one conversation.")
+  py::class_<Stream>(module, "MimiStream", plain, py::is_final(),
+                     "Encode and decode state of one conversation.")
       .def(py::init([](const std::shared_ptr<MimiWeights>& weights, const std::string& window, int threads) {
              return std::make_unique<Stream>(weights, parse_window(window), threads);
            }),

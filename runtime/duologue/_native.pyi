@@ -1,11 +1,14 @@
 """Native parts of duologue: the Mimi codec."""
 
+from typing import final
+
 import numpy as np
 import numpy.typing as npt
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 
+@final
 class MimiConfig:
     def __init__(
         self,
@@ -34,6 +37,7 @@ class MimiConfig:
         has_layer_scale: bool,
     ) -> None: ...
 
+@final
 class MimiWeights:
     def __init__(self, path: str, config: MimiConfig, *, num_codebooks: int, isa: str = "") -> None: ...
     @property
@@ -43,6 +47,7 @@ class MimiWeights:
     @property
     def packed_bytes(self) -> int: ...
 
+@final
 class MimiStream:
     def __init__(self, weights: MimiWeights, *, window: str = "moshi", threads: int = 1) -> None: ...
     def encode_step(self, frame: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]: ...

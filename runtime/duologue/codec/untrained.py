@@ -174,7 +174,8 @@ class _Calibration:
             self.tensors[f"{name}.bias"] = 0.1 * self._normal((x.shape[1],))
         centred = x - x.mean(axis=1, keepdims=True)
         normed = centred / np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + np.float32(1e-5))
-        return normed * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+        scaled: Rows = normed * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+        return scaled
 
     def _layer_scale(self, name: str) -> Rows:
         if not self.config.has_layer_scale:
@@ -220,13 +221,14 @@ class _Calibration:
 
     def _up(self, name: str, x: Rows, out: int, stride: int) -> Rows:
         """Causal transposed convolution of x [T, Ci] with kernel 2 * stride."""
-        before = np.concatenate([np.zeros((1, x.shape[1]), np.float32), x[:-1]])
+        before = _delayed(x)
 
         def run(weight: Rows) -> Rows:
             flat = weight.transpose(0, 2, 1)  # [Ci, 2 * stride, Co]
             now = flat[:, :stride].reshape(x.shape[1], -1)
             late = flat[:, stride:].reshape(x.shape[1], -1)
-            return (x @ now + before @ late).reshape(-1, out)
+            y: Rows = x @ now + before @ late
+            return y.reshape(-1, out)
 
         return self._calibrated(name, (x.shape[1], out, 2 * stride), run, out_axis=1)
 
@@ -237,8 +239,9 @@ class _Calibration:
             self.tensors[name] = self._normal((x.shape[1], 1, 2 * steps))
             self.tensors[name] /= np.float32(np.sqrt(2.0))
         taps = self.tensors[name][:, 0, :].T  # [2 * steps, C]
-        before = np.concatenate([np.zeros((1, x.shape[1]), np.float32), x[:-1]])
-        return (x[:, None] * taps[:steps] + before[:, None] * taps[steps:]).reshape(-1, x.shape[1])
+        before = _delayed(x)
+        spread: Rows = x[:, None] * taps[:steps] + before[:, None] * taps[steps:]
+        return spread.reshape(-1, x.shape[1])
 
     def _calibrated(
         self,
@@ -261,12 +264,16 @@ class _Calibration:
                 noise = 0.1 * rms * self._normal(mean.shape) * np.float32(len(mean) > 1)
                 self.tensors[f"{name}.bias"] = noise - mean * scale
         y = run(self.tensors[f"{name}.weight"])
-        return y + self.tensors[f"{name}.bias"] if bias else y
+        if bias:
+            y += self.tensors[f"{name}.bias"]
+        return y
 
     def _uneven(self, shape: tuple[int, ...], out_axis: int = 0) -> Rows:
         """Gaussian weights whose output channels differ in gain."""
         gains = np.exp(0.4 * self._normal((shape[out_axis],)))
-        return self._normal(shape) * gains.reshape([-1 if axis == out_axis else 1 for axis in range(len(shape))])
+        weight = self._normal(shape)
+        weight *= gains.reshape([-1 if axis == out_axis else 1 for axis in range(len(shape))])
+        return weight
 
     def _normal(self, shape: tuple[int, ...]) -> Rows:
         return self._rng.standard_normal(shape, dtype=np.float32)
@@ -276,13 +283,20 @@ def _rms(x: Rows) -> np.float32:
     return np.float32(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) + np.float32(1e-12)
 
 
+def _delayed(x: Rows) -> Rows:
+    y = np.zeros_like(x)
+    y[1:] = x[:-1]
+    return y
+
+
 def _elu(x: Rows) -> Rows:
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
 def _gelu(x: Rows) -> Rows:
     """Tanh form: close enough to scale weights by."""
-    return 0.5 * x * (1 + np.tanh(np.float32(0.79788456) * (x + np.float32(0.044715) * x**3)))
+    y: Rows = 0.5 * x * (1 + np.tanh(np.float32(0.79788456) * (x + np.float32(0.044715) * x**3)))
+    return y
 
 
 def _attention(qkv: Rows, heads: int, context: int, max_period: float) -> Rows:
@@ -303,4 +317,5 @@ def _attention(qkv: Rows, heads: int, context: int, max_period: float) -> Rows:
 
 def _nearest(x: Rows, centroids: Rows) -> Rows:
     distances = np.sum(centroids**2, axis=1) / 2 - x @ centroids.T
-    return centroids[np.argmin(distances, axis=1)]
+    nearest: Rows = centroids[np.argmin(distances, axis=1)]
+    return nearest
