@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duologue.engine.base import UNGENERATED, NoiseSource, Sampling, StepNoise, TokenDelays, finish_step
+from duologue.engine.base import NoiseSource, Sampling, StepNoise, TokenDelays, checked_frames, finish_step
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
 from duologue.model.checkpoint import Checkpoint
-from duologue.model.config import LMConfig
+from duologue.model.config import UNGENERATED, LMConfig
 from duologue.types import Codes, StepOutput
 
 _MAX_PREFILL_ROWS = 128
@@ -195,20 +195,24 @@ class OnnxStepStream:
         """Force whole frames, many per network call; see `StepStream.prefill`.
 
         Raises:
-            StreamError: An argument has another shape or holds a token outside the vocabularies.
+            StreamError: An argument has another shape or holds a token outside the vocabularies, or embeddings are
+                given to a conversation that has begun.
         """
-        frames = self._checked_frames(tokens)
-        given = self._checked_embeddings(embeddings, len(frames))
+        frames, given = checked_frames(tokens, embeddings, self._config)
+        if given is not None and self._delays.calls:
+            raise StreamError("embeddings can be prefilled only before the first step; reset the stream first")
+        replaced = 0 if given is None else len(given)
         agent = 1 + self._config.dep_q
         waiting: list[npt.NDArray[np.int64]] = []
         for index, frame in enumerate(frames):
             row = self._delays.begin(frame[agent:], agent_frame=frame[:agent])
-            waiting.append(row if index >= len(given) else np.full_like(row, _NO_TOKEN))
+            waiting.append(row if index >= replaced else np.full_like(row, _NO_TOKEN))
             pending = self._delays.pending()
             if index + 1 < len(frames) and self._can_wait(pending) and len(waiting) < self._room(len(waiting)):
                 self._delays.commit(np.zeros(agent, dtype=np.int64))
                 continue
-            self._advance(np.stack(waiting), pending, given[index + 1 - len(waiting) : index + 1])
+            chunk = None if given is None else given[index + 1 - len(waiting) : index + 1]
+            self._advance(np.stack(waiting), pending, chunk)
             waiting.clear()
 
     def reset(self, seed: int) -> None:
@@ -251,35 +255,6 @@ class OnnxStepStream:
         self._network.set_draw(pending, noise, self.sampling.padding_bias)
         tokens, logprobs = self._network.run(rows, calls + 1 - len(rows), embeddings)
         return finish_step(self._delays, tokens=tokens, logprobs=logprobs, pending=pending, noise=noise)
-
-    def _checked_frames(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        frames, config = np.asarray(tokens), self._config
-        if frames.ndim != 2 or frames.shape[1] != config.num_streams or frames.dtype.kind not in "iu":
-            raise StreamError(
-                f"prefill tokens must be integers of shape [T, {config.num_streams}], got shape {frames.shape}"
-            )
-        # The agent's streams may hold the initial token; a person's codes may not.
-        limits = np.array([config.text_card + 1] + [config.card + 1] * config.dep_q + [config.card] * config.user_q)
-        wrong = np.argwhere((frames < 0) | (frames >= limits))
-        if wrong.size:
-            frame, stream = (int(index) for index in wrong[0])
-            raise StreamError(
-                f"prefill token {frames[frame, stream]} of stream {stream} in frame {frame} must lie in "
-                f"[0, {limits[stream]})"
-            )
-        return frames.astype(np.int64, copy=False)
-
-    def _checked_embeddings(self, embeddings: npt.NDArray[np.float32] | None, frames: int) -> npt.NDArray[np.float32]:
-        if embeddings is None:
-            return np.zeros((0, self._config.dim), dtype=np.float32)
-        given = np.asarray(embeddings, dtype=np.float32)
-        if given.ndim != 2 or given.shape[1] != self._config.dim or len(given) > frames:
-            raise StreamError(
-                f"prefill embeddings must have shape [N <= {frames}, {self._config.dim}], got {given.shape}"
-            )
-        if not np.isfinite(given).all():
-            raise StreamError("prefill embeddings must be finite numbers")
-        return given
 
     def _can_wait(self, pending: npt.NDArray[np.int64]) -> bool:
         # What this call samples may be skipped if the next frame forces it or the ring never shows it.
