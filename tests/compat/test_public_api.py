@@ -40,8 +40,8 @@ def test_public_names() -> None:
         ("Session.step", ["self", "frame"]),
         ("Session.feed", ["self", "pcm"]),
         ("Session.on", ["self", "kind", "handler"]),
-        ("Mimi.load", ["path", "num_codebooks", "config", "threads"]),
-        ("Mimi.stream", ["self", "window"]),
+        ("Mimi.load", ["path", "num_codebooks", "config", "threads", "isa"]),
+        ("Mimi.stream", ["self", "window", "threads"]),
     ],
 )
 def test_signatures(name: str, parameters: list[str]) -> None:
