@@ -22,6 +22,7 @@ from duologue.engine.onnx_engine import OnnxEngine, write_step_graph
 from duologue.errors import ConfigError, MissingExtraError, StreamError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
+from duologue.model.layout import linear_slots, with_slices
 from duologue.model.untrained import random_weights
 from duologue.types import StepOutput
 
@@ -336,6 +337,37 @@ def test_half_precision_files_give_what_their_widened_values_give(tmp_path: Path
     np.testing.assert_allclose(
         [item.logprobs for item in found], [item.logprobs for item in expected], rtol=0, atol=1e-5
     )
+
+
+def fused_copy(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    folder.mkdir()
+    save_file({name: checkpoint.numpy(name) for name in checkpoint.tensors}, folder / "model.safetensors")
+    return Checkpoint.open(folder, config=checkpoint.config)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_low_rank_updates_are_fused_at_load(tmp_path: Path, dtype: Any) -> None:
+    base, draw = write_model(tmp_path / "base", dtype=dtype), np.random.default_rng(0)
+    pairs: dict[str, np.ndarray] = {}
+    for module, slot in linear_slots(TINY).items():
+        pairs[f"{module}.lora_A.weight"] = draw.standard_normal((4, slot.in_features)).astype(dtype)
+        pairs[f"{module}.lora_B.weight"] = (0.05 * draw.standard_normal((slot.out_features, 4))).astype(dtype)
+    (tmp_path / "elsewhere").mkdir()
+    save_file(pairs, tmp_path / "elsewhere" / "lora.safetensors")
+    tuned = Checkpoint.open(base.path, lora=tmp_path / "elsewhere" / "lora.safetensors")
+    assert len(tuned.lora) == len(linear_slots(TINY))
+    frames = user_frames(30)
+    found = tokens(run(OnnxEngine.load(tuned).stream(seed=1), frames))
+    assert found == tokens(run(OnnxEngine.load(fused_copy(tuned, tmp_path / "fused")).stream(seed=1), frames))
+    assert found != tokens(run(OnnxEngine.load(base).stream(seed=1), frames))
+
+
+def test_user_slices_of_the_depth_transformer_are_left_out(tmp_path: Path) -> None:
+    shown = write_model(tmp_path / "both", with_slices(TINY, 4))
+    assert shown.config.dep_q == 2
+    frames = user_frames(30)
+    found = tokens(run(OnnxEngine.load(shown).stream(seed=1), frames))
+    assert found == tokens(run(OnnxEngine.load(fused_copy(shown, tmp_path / "agent")).stream(seed=1), frames))
 
 
 def test_sharded_and_linked_weights(tmp_path: Path, engine: OnnxEngine) -> None:
