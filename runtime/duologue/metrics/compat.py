@@ -32,7 +32,7 @@ def compat_columns(events: Sequence[Event], duration_s: float) -> tuple[CompatCo
 def _fdb_columns(events: Sequence[Event], length: int) -> list[CompatColumn]:
     speech = _spans(events, "agent_speech_ended")
     turns = _spans(events, "utterance", "user")
-    next_start = {turn: following[0] for turn, following in zip(turns, [*turns[1:], (length, length)], strict=True)}
+    next_start = {turn: following[0] for turn, following in zip(turns, [*turns, (length, length)][1:], strict=True)}
     paused = [turn for turn in turns if _has_pause(events, turn)]
     long_turns = [turn for turn in turns if turn[1] - turn[0] > UTTERANCE_BRIDGE]
     interruptions = {round(event.start_s / TICK_S) for event in events if event.kind == "interruption"}
