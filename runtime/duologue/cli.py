@@ -188,10 +188,11 @@ def _can_import(module: str) -> bool:
 def _print_card(report: Any) -> None:
     import shutil
 
-    from duologue.metrics.card import render_card
+    from duologue.metrics.card import MIN_WIDTH, render_card
 
+    columns = shutil.get_terminal_size((100, 24)).columns
     is_coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(render_card(report, width=min(shutil.get_terminal_size((100, 24)).columns, 120), color=is_coloured))
+    print(render_card(report, width=max(MIN_WIDTH, min(columns, 120)), color=is_coloured))
 
 
 if __name__ == "__main__":
