@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 
@@ -90,6 +87,7 @@ SHAPES = {
 
 def moshi_model(config: LMConfig, *, seed: int = 0, gain: float = 1.0) -> Any:
     """Build moshi's own model with random weights whose norms and scales differ from their initial values."""
+    import torch
     from moshi.models.lm import LMModel
 
     torch.manual_seed(seed)
@@ -105,5 +103,7 @@ def moshi_model(config: LMConfig, *, seed: int = 0, gain: float = 1.0) -> Any:
 
 def checkpoint_of(model: Any, config: LMConfig, path: Path) -> Checkpoint:
     """Store moshi's weights under moshi's new names and open the file."""
+    from safetensors.torch import save_file
+
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     return Checkpoint.open(path, config=config)

@@ -160,10 +160,11 @@ class StepStream(Protocol):
                 frame n as `TokenDelays.begin(tokens[n, 1 + dep_q :], agent_frame=tokens[n, : 1 + dep_q])` does; what
                 the last call leaves free (the next frame's text and semantic code) is sampled.
             embeddings: Summed input embeddings that stand in for the tokens of the first N positions, shape [N, dim],
-                N <= T, as a PersonaPlex voice file holds them.
+                N < T, as a PersonaPlex voice file holds them.
 
         Raises:
-            StreamError: An argument has another shape or holds a token outside the vocabularies.
+            StreamError: An argument has another shape or holds a token outside the vocabularies, or embeddings are
+                given to a conversation that has begun.
         """
         ...
 
@@ -248,7 +249,7 @@ class TokenDelays:
         Raises:
             StreamError: Wrong shape or a token out of range.
         """
-        codes = self._checked_user(user_codes)
+        codes = checked_user_codes(user_codes, self._config)
         rows = self._streams[1 + self._config.dep_q :]
         if agent_frame is not None:
             self._force(agent_frame)
@@ -325,16 +326,47 @@ class TokenDelays:
         self._ring[rows[is_now], places[is_now]] = frame[is_now]
         self._forced[rows[~is_now], places[~is_now]] = frame[~is_now]
 
-    def _checked_user(self, user_codes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        codes = np.asarray(user_codes)
-        if codes.shape != (self._config.user_q,) or codes.dtype.kind not in "iu":
-            raise StreamError(
-                f"user codes must be {self._config.user_q} integers, got shape {codes.shape} of {codes.dtype}"
-            )
-        codes = codes.astype(np.int64)
-        if (codes < 0).any() or (codes >= self._config.card).any():
-            raise StreamError(f"user codes must lie in [0, {self._config.card}), got {codes.tolist()}")
-        return codes
+
+def checked_user_codes(user_codes: npt.ArrayLike, config: LMConfig) -> npt.NDArray[np.int64]:
+    """Return a user's frame as int64.
+
+    Raises:
+        StreamError: It is not user_q integers in [0, card).
+    """
+    codes = np.asarray(user_codes)
+    if codes.shape != (config.user_q,) or codes.dtype.kind not in "iu":
+        raise StreamError(f"user codes must be {config.user_q} integers, got shape {codes.shape} of {codes.dtype}")
+    codes = codes.astype(np.int64)
+    if (codes < 0).any() or (codes >= config.card).any():
+        raise StreamError(f"user codes must lie in [0, {config.card}), got {codes.tolist()}")
+    return codes
+
+
+def checked_frames(
+    tokens: npt.ArrayLike, embeddings: npt.ArrayLike | None, config: LMConfig
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32] | None]:
+    """Return the arguments of `StepStream.prefill` in their exact types.
+
+    Raises:
+        StreamError: A shape does not fit the model, or a token is outside its vocabulary.
+    """
+    frames = np.asarray(tokens)
+    if frames.ndim != 2 or frames.shape[1] != config.num_streams or frames.dtype.kind not in "iu":
+        raise StreamError(f"frames must be integers of shape [T, {config.num_streams}], got {frames.shape}")
+    # The agent's streams may hold the initial token; a person's codes may not.
+    limits = np.array([config.text_card + 1] + [config.card + 1] * config.dep_q + [config.card] * config.user_q)
+    if (frames < 0).any() or (frames >= limits).any():
+        raise StreamError(f"frames must hold text tokens below {config.text_card} and codes below {config.card}")
+    if embeddings is None:
+        return frames.astype(np.int64), None
+    inputs = np.asarray(embeddings, dtype=np.float32)
+    if inputs.ndim != 2 or inputs.shape[1] != config.dim or inputs.shape[0] >= max(1, frames.shape[0]):
+        raise StreamError(
+            f"embeddings must have shape [N, {config.dim}] with N < {frames.shape[0]}, got {inputs.shape}"
+        )
+    if not np.isfinite(inputs).all():
+        raise StreamError("embeddings must be finite numbers")
+    return frames.astype(np.int64), inputs
 
 
 def finish_step(

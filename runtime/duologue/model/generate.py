@@ -114,8 +114,12 @@ class FrameGenerator:
         return min(self._longest + 1, self.config.context)
 
     def note_steps(self, count: int) -> None:
-        """Record that `count` steps ran outside `step`, as graph replays do."""
+        """Record that `count` calls of `pure_step` ran, as graph replays do."""
         self._longest += count
+
+    def set_steps(self, count: int) -> None:
+        """Record how many steps the longest row has behind it, after the state was overwritten."""
+        self._longest = count
 
     @torch.no_grad()
     def step(self, inputs: StepInputs) -> StepTensors:
