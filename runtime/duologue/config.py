@@ -6,7 +6,7 @@ import json
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from duologue.engine.base import Sampling
 from duologue.errors import ConfigError
@@ -34,11 +34,11 @@ class AgentConfig:
         cache_dir: Where step graphs and the untrained agent are kept; default ~/.cache/duologue.
     """
 
-    engine: str = "onnx"
-    device: str = "cpu"
-    dtype: str = "float32"
+    engine: Literal["onnx", "torch"] = "onnx"
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
-    codec_window: str = "moshi"
+    codec_window: Literal["moshi", "exact", "rustymimi"] = "moshi"
     temperature_text: float = 0.7
     temperature_audio: float = 0.8
     top_k_text: int = 25
@@ -46,8 +46,8 @@ class AgentConfig:
     padding_bias: float = 0.0
     text_prompt: str | None = None
     voice_prompt: str | None = None
-    user_detector: str = "speech"
-    agent_detector: str = "level"
+    user_detector: Literal["speech", "level"] = "speech"
+    agent_detector: Literal["speech", "level"] = "level"
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,15 +57,7 @@ class AgentConfig:
             ConfigError: If one is of the wrong type or out of range.
         """
         for name, kind in get_type_hints(AgentConfig).items():
-            value = getattr(self, name)
-            kinds = get_args(kind) or (kind,)
-            if float in kinds:
-                kinds = (*kinds, int)
-            if not isinstance(value, kinds) or isinstance(value, bool):
-                raise ConfigError(f"{name} = {value!r} is a {type(value).__name__}; it must be {kind}")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} = {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+            _check(name, getattr(self, name), kind)
         if not 1 <= self.threads <= _MAX_THREADS:
             raise ConfigError(f"threads = {self.threads} is out of range; use 1 to {_MAX_THREADS}")
         # Builds the sampling once so that a wrong value is refused here and not at the first session.
@@ -109,12 +101,17 @@ class AgentConfig:
         return cls.from_dict(values)
 
 
-_CHOICES = {
-    "engine": ("onnx", "torch"),
-    "device": ("cpu", "cuda"),
-    "dtype": ("float32", "bfloat16"),
-    "codec_window": ("moshi", "exact", "rustymimi"),
-    "user_detector": ("speech", "level"),
-    "agent_detector": ("level", "speech"),
-}
+def _check(name: str, value: object, kind: Any) -> None:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{name} = {value!r}; choose one of {', '.join(get_args(kind))}")
+        return
+    kinds = get_args(kind) or (kind,)
+    if float in kinds:
+        kinds = (*kinds, int)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        wanted = " or ".join(allowed.__name__ for allowed in kinds)
+        raise ConfigError(f"{name} = {value!r} is of type {type(value).__name__}; it must be {wanted}")
+
+
 _MAX_THREADS = 64
