@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "audio.h"
 #include "duologue/isa.h"
 #include "duologue/mimi_stream.h"
 #include "duologue/mimi_weights.h"
@@ -199,7 +200,7 @@ MimiConfig make_config(int frame_samples, int dimension, int n_filters, int n_re
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Native parts of duologue: the Mimi codec.";
+  module.doc() = "Native parts of duologue: the Mimi codec and the audio port.";
   module.def("isa", &active_isa, "Instruction set that new weights are packed for by default.");
   module.def("available_isas", &available_isas,
              "Instruction sets of this build that this processor has, slowest first.");
@@ -238,6 +239,8 @@ PYBIND11_MODULE(_native, module) {
       .def("reset", &Stream::reset)
       .def("snapshot", &Stream::snapshot)
       .def("restore", &Stream::restore, py::arg("snapshot"));
+
+  bind_audio(module);
 }
 
 }  // namespace duologue
