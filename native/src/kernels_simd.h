@@ -34,7 +34,9 @@ DUOLOGUE_INLINE void store(float* to, Vec value) {
 }
 
 // Subtracting zero changes no value, and the compiler turns the whole into one broadcast.
-DUOLOGUE_INLINE Vec splat(float value) { return value - Vec{}; }
+DUOLOGUE_INLINE Vec splat(float value) {
+  return value - Vec{};
+}
 
 DUOLOGUE_INLINE float sum_lanes(Vec value) {
   float total = 0.0F;

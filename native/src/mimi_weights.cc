@@ -258,6 +258,18 @@ class Builder {
 
 }  // namespace
 
+std::vector<TensorSpec> expected_tensors(const MimiConfig& config) {
+  const SafetensorsFile none;
+  const Kernels* kernels = nullptr;
+  select_kernels("scalar", &kernels);
+  Packer packer(none, *kernels);
+  std::vector<TensorSpec> specs;
+  packer.start_listing(&specs);
+  MimiLayers layers;
+  Builder(config, config.total_codebooks, &packer).build(&layers);
+  return specs;
+}
+
 MimiWeights::MimiWeights() = default;
 MimiWeights::~MimiWeights() = default;
 

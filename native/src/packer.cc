@@ -93,6 +93,10 @@ const TensorView* Packer::find(const std::string& name, const std::vector<std::s
 Tensor Packer::take(const std::string& name, const std::vector<std::int64_t>& shape,
                     const std::vector<std::string>& aliases) {
   if (!status_.ok()) return {};
+  if (specs_ != nullptr) {
+    specs_->push_back({name, shape});
+    return {};
+  }
   const TensorView* view = find(name, aliases);
   const std::string where = file_.path() + ": tensor '" + name + "'";
   if (view == nullptr) {

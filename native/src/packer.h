@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "duologue/mimi_weights.h"
 #include "duologue/status.h"
 #include "kernels.h"
 #include "safetensors.h"
@@ -60,6 +61,9 @@ class Packer {
  public:
   Packer(const SafetensorsFile& file, const Kernels& kernels) : file_(file), kernels_(kernels) {}
 
+  // Only writes down which tensors the calls ask for.
+  void start_listing(std::vector<TensorSpec>* specs) { specs_ = specs; }
+
   // Starts the second run, into `base`.
   void start_packing(float* base);
   bool packing() const { return base_ != nullptr && status_.ok(); }
@@ -84,6 +88,7 @@ class Packer {
   const TensorView* find(const std::string& name, const std::vector<std::string>& aliases);
   const SafetensorsFile& file_;
   const Kernels& kernels_;
+  std::vector<TensorSpec>* specs_ = nullptr;
   Status status_;
   float* base_ = nullptr;
   std::size_t cursor_ = 0;

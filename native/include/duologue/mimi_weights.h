@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "duologue/mimi_config.h"
 #include "duologue/status.h"
@@ -12,6 +14,14 @@ namespace duologue {
 
 struct MimiLayers;
 struct Kernels;
+
+struct TensorSpec {
+  std::string name;
+  std::vector<std::int64_t> shape;
+};
+
+// Every tensor that a file of this configuration must hold, under the released names.
+std::vector<TensorSpec> expected_tensors(const MimiConfig& config);
 
 class MimiWeights {
  public:

@@ -1,0 +1,209 @@
+// Every instruction set that this processor has against definitions written out in double precision.
+#include <algorithm>
+#include <string>
+
+#include "check.h"
+#include "duologue/isa.h"
+#include "kernels.h"
+
+using duologue::Activation;
+using duologue::AttendCall;
+using duologue::GemmCall;
+using duologue::Kernels;
+using duologue::PackedMatrix;
+using duologue_test::gaussian;
+
+namespace {
+
+struct Packed {
+  std::vector<float> data;
+  std::vector<float> bias;
+  PackedMatrix matrix;
+};
+
+Packed pack(const std::vector<float>& w, const std::vector<float>& bias, int k, int n, int panel) {
+  Packed packed;
+  packed.matrix.k = k;
+  packed.matrix.n = n;
+  packed.matrix.panel = panel;
+  const int padded = packed.matrix.panels() * panel;
+  packed.data.assign(static_cast<std::size_t>(padded) * k, 0.0F);
+  packed.bias.assign(static_cast<std::size_t>(padded), 0.0F);
+  for (int column = 0; column < n; ++column) {
+    packed.bias[column] = bias[column];
+    for (int i = 0; i < k; ++i) {
+      packed.data[(static_cast<std::size_t>(column / panel) * k + i) * panel + column % panel] =
+          w[i * n + column];
+    }
+  }
+  packed.matrix.data = packed.data.data();
+  packed.matrix.bias = packed.bias.data();
+  return packed;
+}
+
+double activate(Activation kind, double x) {
+  if (kind == Activation::kElu) return x > 0.0 ? x : std::expm1(x);
+  if (kind == Activation::kGelu) return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+  return x;
+}
+
+void check_gemm(const Kernels& kernels, int rows, int k, int n, int stride, Activation kind) {
+  const std::vector<float> a = gaussian(static_cast<std::size_t>(rows - 1) * stride + k, 1);
+  const std::vector<float> w =
+      gaussian(static_cast<std::size_t>(k) * n, 2, 1.0F / std::sqrt(static_cast<float>(k)));
+  const std::vector<float> bias = gaussian(static_cast<std::size_t>(n), 3);
+  const std::vector<float> residual = gaussian(static_cast<std::size_t>(rows) * n, 4);
+  const int panel = rows <= duologue::kNarrowRows ? kernels.narrow_panel : kernels.tall_panel;
+  const Packed packed = pack(w, bias, k, n, panel);
+  std::vector<float> raw(residual.size() + 1, -7.0F);
+  std::vector<float> activated(residual.size() + 1, -7.0F);
+  GemmCall call;
+  call.w = packed.matrix;
+  call.a = a.data();
+  call.a_stride = stride;
+  call.rows = rows;
+  call.residual = residual.data();
+  call.raw = raw.data();
+  call.activated = activated.data();
+  call.activation = kind;
+  kernels.gemm(call, {0, packed.matrix.panels(), 0, rows});
+  for (int row = 0; row < rows; ++row) {
+    for (int column = 0; column < n; ++column) {
+      const int at = row * n + column;
+      double expected = static_cast<double>(bias[column]) + residual[at];
+      for (int i = 0; i < k; ++i) expected += static_cast<double>(a[row * stride + i]) * w[i * n + column];
+      CHECK_NEAR(raw[at], expected, 2e-5);
+      CHECK_NEAR(activated[at], activate(kind, expected), 2e-5);
+    }
+  }
+  CHECK(raw.back() == -7.0F && activated.back() == -7.0F);
+}
+
+void check_attend(const Kernels& kernels, int queries, int head_dim, int capacity, int used, int first,
+                  int visible) {
+  const int value_stride = (head_dim + 15) / 16 * 16;
+  const std::vector<float> q = gaussian(static_cast<std::size_t>(queries) * head_dim, 5, 0.3F);
+  const std::vector<float> keys = gaussian(static_cast<std::size_t>(capacity) * head_dim, 6);
+  std::vector<float> values = gaussian(static_cast<std::size_t>(capacity) * value_stride, 7);
+  std::vector<float> scores(static_cast<std::size_t>(queries) * capacity);
+  std::vector<float> out(static_cast<std::size_t>(queries) * head_dim);
+  const std::vector<int> firsts(static_cast<std::size_t>(queries), first);
+  std::vector<int> counts;
+  for (int i = 0; i < queries; ++i) counts.push_back(visible - (i == 0 && visible > 1 ? 1 : 0));
+  AttendCall call;
+  call.q = q.data();
+  call.q_stride = head_dim;
+  call.keys = keys.data();
+  call.values = values.data();
+  call.head_dim = head_dim;
+  call.value_stride = value_stride;
+  call.capacity = capacity;
+  call.used = used;
+  call.queries = queries;
+  call.first_slot = firsts.data();
+  call.visible = counts.data();
+  call.scores = scores.data();
+  call.out = out.data();
+  call.out_stride = head_dim;
+  kernels.attend(call);
+  for (int query = 0; query < queries; ++query) {
+    std::vector<double> weights(static_cast<std::size_t>(counts[query]));
+    double total = 0.0;
+    for (int i = 0; i < counts[query]; ++i) {
+      const int slot = (first + i) % capacity;
+      double score = 0.0;
+      for (int d = 0; d < head_dim; ++d) {
+        score +=
+            static_cast<double>(q[query * head_dim + d]) * keys[(slot / 16 * head_dim + d) * 16 + slot % 16];
+      }
+      weights[i] = std::exp(score);
+      total += weights[i];
+    }
+    for (int d = 0; d < head_dim; ++d) {
+      double expected = 0.0;
+      for (int i = 0; i < counts[query]; ++i) {
+        expected += weights[i] / total * values[(first + i) % capacity * value_stride + d];
+      }
+      CHECK_NEAR(out[query * head_dim + d], expected, 2e-6);
+    }
+  }
+}
+
+void check_layer_norm(const Kernels& kernels, int rows, int n) {
+  const std::vector<float> x = gaussian(static_cast<std::size_t>(rows) * n, 8, 3.0F);
+  const std::vector<float> weight = gaussian(static_cast<std::size_t>(n), 9);
+  const std::vector<float> bias = gaussian(static_cast<std::size_t>(n), 10);
+  std::vector<float> out(x.size());
+  kernels.layer_norm(x.data(), weight.data(), bias.data(), out.data(), rows, n);
+  for (int row = 0; row < rows; ++row) {
+    double mean = 0.0;
+    double variance = 0.0;
+    for (int i = 0; i < n; ++i) mean += x[row * n + i] / static_cast<double>(n);
+    for (int i = 0; i < n; ++i) variance += std::pow(x[row * n + i] - mean, 2) / n;
+    for (int i = 0; i < n; ++i) {
+      const double expected = (x[row * n + i] - mean) / std::sqrt(variance + 1e-5) * weight[i] + bias[i];
+      CHECK_NEAR(out[row * n + i], expected, 1e-5);
+    }
+  }
+}
+
+void check_activations(const Kernels& kernels) {
+  const int n = 4001;
+  std::vector<float> x(n);
+  for (int i = 0; i < n; ++i) x[i] = static_cast<float>(i - 2000) * 0.05F;
+  for (Activation kind : {Activation::kElu, Activation::kGelu}) {
+    const float one = 1.0F;
+    const Packed packed = pack(x, std::vector<float>(n, 0.0F), 1, n, kernels.narrow_panel);
+    std::vector<float> out(n);
+    GemmCall call;
+    call.w = packed.matrix;
+    call.a = &one;
+    call.a_stride = 1;
+    call.rows = 1;
+    call.activated = out.data();
+    call.activation = kind;
+    kernels.gemm(call, {0, packed.matrix.panels(), 0, 1});
+    for (int i = 0; i < n; ++i)
+      CHECK_NEAR(out[i], activate(kind, x[i]), 3e-7 * std::fmax(1.0, std::fabs(x[i])));
+  }
+}
+
+void check_argmin(const Kernels& kernels) {
+  for (int n : {1, 2, 7, 16, 33, 2048}) {
+    std::vector<float> x = gaussian(static_cast<std::size_t>(n), 11);
+    CHECK(kernels.argmin(x.data(), n) == std::min_element(x.begin(), x.end()) - x.begin());
+    x[n - 1] = -100.0F;
+    CHECK(kernels.argmin(x.data(), n) == n - 1);
+    x[n / 3] = -100.0F;
+    CHECK(kernels.argmin(x.data(), n) == n / 3);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const std::string& name : duologue::available_isas()) {
+    std::printf("%s\n", name.c_str());
+    const Kernels* kernels = nullptr;
+    CHECK(duologue::select_kernels(name, &kernels).ok());
+    for (int rows : {1, 2, 3, 5, 11, 12, 13, 16, 25, 96}) {
+      for (int n : {1, 15, 32, 33, 130, 257}) {
+        check_gemm(*kernels, rows, 23, n, 7, Activation::kElu);
+        check_gemm(*kernels, rows, 64, n, 64, Activation::kGelu);
+      }
+    }
+    for (int queries : {1, 2, 3}) {
+      check_attend(*kernels, queries, 64, 256, 256, 200, 250);
+      check_attend(*kernels, queries, 64, 256, 256, 3, 251);
+      check_attend(*kernels, queries, 6, 32, 32, 31, 20);
+      check_attend(*kernels, queries, 20, 96, 16, 0, 3);
+      check_attend(*kernels, queries, 32, 96, 80, 0, 70);
+    }
+    for (int n : {1, 8, 36, 512}) check_layer_norm(*kernels, 2, n);
+    check_activations(*kernels);
+    check_argmin(*kernels);
+  }
+  const Kernels* kernels = nullptr;
+  CHECK(!duologue::select_kernels("mmx", &kernels).ok());
+  return duologue_test::report();
+}
