@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,11 @@ from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_name
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
 from duologue.model.checkpoint import Checkpoint
-from duologue.model.config import UNGENERATED, LMConfig
+from duologue.model.config import NO_TOKEN, UNGENERATED, LMConfig
 from duologue.types import Codes, StepOutput
 
+_log = logging.getLogger(__name__)
 _MAX_PREFILL_ROWS = 128
-_NO_TOKEN = -1
 _DEFAULT_SAMPLING = Sampling()
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -59,7 +60,8 @@ class OnnxEngine:
         Args:
             checkpoint: The model.
             threads: Threads inside one step, >= 1. They sleep, not spin, between steps.
-            cache_dir: Folder to keep a built graph in, or None to build it at each load.
+            cache_dir: Folder to keep a built graph in, or None to build it at each load; where it cannot be written, a
+                warning is logged.
             providers: Execution providers in order of preference, by default the CPU.
 
         Raises:
@@ -76,7 +78,8 @@ class OnnxEngine:
         try:
             session = runtime.InferenceSession(graph, options, providers=names)
         except Exception as error:  # onnxruntime raises classes of its own without a public base
-            raise WeightsError(f"{checkpoint.path}: ONNX Runtime cannot load the step graph: {error}") from error
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"{checkpoint.path}: ONNX Runtime cannot load the step graph: {reason}") from error
         return cls(session, checkpoint.config, runtime=runtime)
 
     def stream(self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING) -> OnnxStepStream:
@@ -142,8 +145,11 @@ def _step_graph(checkpoint: Checkpoint, cache_dir: Path | None) -> bytes:
             return graph
     graph = build_step_graph(checkpoint)
     if cached is not None:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(cached, graph)
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            _write_atomically(cached, graph)
+        except OSError as error:
+            _log.warning("the step graph is not kept: %s; it will be built again at the next load", error)
     return graph
 
 
@@ -206,7 +212,7 @@ class OnnxStepStream:
         waiting: list[npt.NDArray[np.int64]] = []
         for index, frame in enumerate(frames):
             row = self._delays.begin(frame[agent:], agent_frame=frame[:agent])
-            waiting.append(row if index >= replaced else np.full_like(row, _NO_TOKEN))
+            waiting.append(row if index >= replaced else np.full_like(row, NO_TOKEN))
             pending = self._delays.pending()
             if index + 1 < len(frames) and self._can_wait(pending) and len(waiting) < self._room(len(waiting)):
                 self._delays.commit(np.zeros(agent, dtype=np.int64))
