@@ -127,9 +127,8 @@ def test_what_we_save_is_what_we_loaded(bundle: Path, tmp_path: Path) -> None:
 def test_moshi_loads_what_we_save(dtype: str, bundle: Path, tmp_path: Path) -> None:
     source = Checkpoint.open(bundle)
     save_checkpoint(load_model(source, dtype=dtype), tmp_path / "saved", source=source)
-    assert Checkpoint.open(tmp_path / "saved").tensors["emb.0.weight"].dtype == (
-        "F32" if dtype == "float32" else "BF16"
-    )
+    saved = Checkpoint.open(tmp_path / "saved")
+    assert saved.tensors["emb.0.weight"].dtype == {"float32": "F32", "bfloat16": "BF16"}[dtype]
     codes = some_codes(source.config)
     expected = logits(moshi_info(tmp_path / "saved").get_moshi("cpu", torch.float32), codes)
     found = logits(load_model(saved), codes)
