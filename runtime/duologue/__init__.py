@@ -11,7 +11,7 @@ with agent.session(seed=0, sample_rate_hz=16_000) as session:
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from duologue.errors import DuologueError
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from duologue.session import Session
     from duologue.types import FrameResult
 
-__version__ = version("duologue")
+try:
+    __version__ = version("duologue")
+except PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0+unknown"
 __all__ = [
     "AgentConfig",
     "DuologueError",

@@ -27,6 +27,7 @@ class DuplexAgent:
 
     Attributes:
         config: The settings it runs under.
+        mimi: The codec's weights.
         note: What a listener should know about the weights; "" for a trained model.
     """
 
@@ -36,7 +37,8 @@ class DuplexAgent:
         """Wire the parts together; see `load` for the usual way in."""
         self.config = config
         self.note = note
-        self._mimi, self._engine, self._tokenizer = mimi, engine, tokenizer
+        self.mimi = mimi
+        self._engine, self._tokenizer = engine, tokenizer
 
     @classmethod
     def load(cls, name: str | Path | None = None, config: AgentConfig | None = None) -> DuplexAgent:
@@ -78,7 +80,7 @@ class DuplexAgent:
             ConfigError: If the seed or the rate is out of range.
         """
         return Session(
-            codec=self._mimi.stream(window=self.config.codec_window),
+            codec=self.mimi.stream(window=self.config.codec_window),
             engine=self._engine.stream(seed=seed, sampling=self.config.sampling),
             tokenizer=self._tokenizer,
             meter=InteractivityMeter(
