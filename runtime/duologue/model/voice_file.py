@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickletools
+import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +95,9 @@ def read_tensors(path: str | Path) -> dict[str, npt.NDArray[Any]]:
             return _Walker(path, lambda key: _member(archive, f"{root}/data/{key}", _MAX_STORAGE_BYTES, path)).run(
                 pickle
             )
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except WeightsError:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, struct.error) as error:
         raise WeightsError(f"{path} cannot be read as a voice file: {error}") from error
 
 
@@ -123,10 +127,10 @@ class _Walker:
 
     def run(self, pickle: bytes) -> dict[str, npt.NDArray[Any]]:
         try:
-            for opcode, argument, _ in pickletools.genops(pickle):
-                if opcode.name == "STOP":
-                    break
-                self._apply(opcode.name, argument)
+            with warnings.catch_warnings():
+                # The tokeniser warns about odd escapes in instructions that are refused anyway.
+                warnings.simplefilter("ignore")
+                self._walk(pickle)
             result = self._stack.pop()
         except (IndexError, KeyError, TypeError, ValueError, UnicodeError) as error:
             raise WeightsError(f"{self._path} is not a dictionary of tensors: {error}") from error
@@ -136,6 +140,12 @@ class _Walker:
             if not isinstance(name, str) or not isinstance(value, np.ndarray):
                 raise WeightsError(f"{self._path}: entry {str(name)[:80]!r} is not a tensor")
         return result
+
+    def _walk(self, pickle: bytes) -> None:
+        for opcode, argument, _ in pickletools.genops(pickle):
+            if opcode.name == "STOP":
+                return
+            self._apply(opcode.name, argument)
 
     def _apply(self, name: str, argument: Any) -> None:
         stack = self._stack
