@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import zipfile
@@ -217,10 +218,8 @@ def test_no_damage_to_the_archive_crashes(
     for place, value in edits:
         data[place % len(data)] = value
     path.write_bytes(bytes(data[: max(cut, 1)]))
-    try:
+    with contextlib.suppress(WeightsError):
         read_tensors(path)
-    except WeightsError:
-        pass
 
 
 def test_voice_files_of_another_model_are_refused(tmp_path: Path) -> None:
