@@ -12,8 +12,10 @@ from duologue.errors import ConfigError, WeightsError
 from duologue.metrics.meter import InteractivityMeter
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.hub import resolve
+from duologue.model.personaplex import Prompt
 from duologue.model.tokenizer import Tokenizer
 from duologue.model.untrained import write_untrained_bundle
+from duologue.prompt import load_prompt
 from duologue.session import Session
 from duologue.types import SAMPLE_RATE_HZ
 
@@ -32,13 +34,20 @@ class DuplexAgent:
     """
 
     def __init__(
-        self, *, mimi: Mimi, engine: StepEngine, tokenizer: Tokenizer, config: AgentConfig, note: str = ""
+        self,
+        *,
+        mimi: Mimi,
+        engine: StepEngine,
+        tokenizer: Tokenizer,
+        config: AgentConfig,
+        prompt: Prompt | None = None,
+        note: str = "",
     ) -> None:
         """Wire the parts together; see `load` for the usual way in."""
         self.config = config
         self.note = note
         self.mimi = mimi
-        self._engine, self._tokenizer = engine, tokenizer
+        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
 
     @classmethod
     def load(cls, name: str | Path | None = None, config: AgentConfig | None = None) -> DuplexAgent:
@@ -61,16 +70,22 @@ class DuplexAgent:
             raise WeightsError(f"{checkpoint.path}: the folder has no {missing}; copy the file beside config.json")
         mimi_config = MimiConfig.from_file(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
         codebooks = checkpoint.config.dep_q
+        mimi = Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=config.threads)
+        tokenizer = Tokenizer(checkpoint.tokenizer_path)
+        prompt = load_prompt(
+            checkpoint.config, tokenizer, mimi, text_prompt=config.text_prompt, voice_prompt=config.voice_prompt
+        )
         return cls(
-            mimi=Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=config.threads),
+            mimi=mimi,
             engine=_load_engine(checkpoint, config),
-            tokenizer=Tokenizer(checkpoint.tokenizer_path),
+            tokenizer=tokenizer,
             config=config,
+            prompt=prompt,
             note=UNTRAINED_NOTE if name is None else "",
         )
 
     def session(self, *, seed: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Session:
-        """Open a conversation.
+        """Open a conversation; the agent's prompts are prefilled in one pass.
 
         Args:
             seed: Same seed and same input give the same output, whatever the chunking.
@@ -79,9 +94,12 @@ class DuplexAgent:
         Raises:
             ConfigError: If the seed or the rate is out of range.
         """
+        engine = self._engine.stream(seed=seed, sampling=self.config.sampling)
+        if self._prompt is not None:
+            engine.prefill(self._prompt.tokens, embeddings=self._prompt.embeddings)
         return Session(
             codec=self.mimi.stream(window=self.config.codec_window),
-            engine=self._engine.stream(seed=seed, sampling=self.config.sampling),
+            engine=engine,
             tokenizer=self._tokenizer,
             meter=InteractivityMeter(
                 user_detector=self.config.user_detector, agent_detector=self.config.agent_detector
