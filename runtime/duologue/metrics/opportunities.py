@@ -108,11 +108,9 @@ def _backchannel(view: View, is_user: int, start: int, end: int) -> Decision:
     other = view.agent if is_user else view.user
     if other.horizon(view.now) <= start + PLACEMENT_WITHIN and not view.is_over:
         return None
-    near = other.ipus_between(start - PLACEMENT_WITHIN, start + PLACEMENT_WITHIN + 1, view.now)
+    # One tick wider, for an IPU that ends just where the window begins.
+    near = other.ipus_between(start - PLACEMENT_WITHIN - 1, start + PLACEMENT_WITHIN + 1, view.now)
     offsets = [start - ipu[1] for ipu in near if abs(start - ipu[1]) <= PLACEMENT_WITHIN]
-    # An IPU that ends exactly at the window's begin shares no tick with it.
-    before = [ipu for ipu in other.ipus if ipu[1] == start - PLACEMENT_WITHIN]
-    offsets += [PLACEMENT_WITHIN] * len(before)
     value = min(offsets, key=lambda offset: (abs(offset), -offset)) if offsets else None
     return [("backchannel", "user" if is_user else "agent", start, end, value)], []
 
