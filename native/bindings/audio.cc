@@ -176,9 +176,11 @@ class Port {
     return out;
   }
 
+  // Of the driver thread that has been silent longest; 0 before the first call.
   std::int64_t last_call_ns() const {
-    return std::max(port_->callbacks[0].last_ns.load(std::memory_order_acquire),
-                    port_->callbacks[1].last_ns.load(std::memory_order_acquire));
+    const std::int64_t first = port_->callbacks[0].last_ns.load(std::memory_order_acquire);
+    const std::int64_t second = port_->callbacks[1].last_ns.load(std::memory_order_acquire);
+    return first == 0 || second == 0 ? std::max(first, second) : std::min(first, second);
   }
   std::uint64_t calls() const { return port_->callbacks[0].calls.load() + port_->callbacks[1].calls.load(); }
   AudioPort& port() const { return *port_; }
@@ -231,6 +233,9 @@ void bind_port(py::module_& module) {
       .def_property_readonly("output_fill", [](const Port& self) { return self.port().output.fill(); })
       .def_property_readonly("input_read", [](const Port& self) { return self.port().input.read(); })
       .def_property_readonly("output_written", [](const Port& self) { return self.port().output.written(); })
+      .def_property_readonly("lost_input", [](const Port& self) { return self.port().lost_input.load(); })
+      .def_property_readonly("concealed_output",
+                             [](const Port& self) { return self.port().concealed_output.load(); })
       .def_property_readonly("capacity", [](const Port& self) { return self.port().input.capacity(); })
       .def_property_readonly("calls", &Port::calls)
       .def_property_readonly("last_call_ns", &Port::last_call_ns)

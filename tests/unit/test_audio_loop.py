@@ -1,0 +1,206 @@
+"""The frame loop on the fake device in simulated time: exactness, drift, stalls, bounded lag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from duologue.audio.clock import LagController, RateMeter
+from duologue.audio.fake import FakeDevice, FakeTiming, User, play_array
+from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
+from duologue.audio.port import SharedPort, read_counters
+from duologue.errors import ConfigError
+from duologue.types import FRAME_SAMPLES, FrameResult
+
+Step = Callable[[np.ndarray], FrameResult]
+ONE_CLOCK = FakeTiming()
+DEFAULTS = LoopSettings()
+
+
+def _echo(frame: np.ndarray) -> FrameResult:
+    return FrameResult(index=0, pcm=frame, text="", user_codes=np.zeros(8, dtype=np.int32), agent_codes=None)
+
+
+def _tone(rate_hz: int, level: float = 0.5, hz: float = 440.0) -> User:
+    def user(start: int, count: int) -> np.ndarray:
+        return (level * np.sin(2 * np.pi * hz * (start + np.arange(count)) / rate_hz)).astype(np.float32)
+
+    return user
+
+
+class Simulation:
+    """A device, a loop and one simulated clock."""
+
+    def __init__(
+        self,
+        user: User,
+        timing: FakeTiming = ONE_CLOCK,
+        *,
+        rate_hz: int = 24_000,
+        block_ms: float = 20.0,
+        step: Step = _echo,
+        settings: LoopSettings = DEFAULTS,
+    ) -> None:
+        self.shared = SharedPort()
+        self.port = self.shared.port
+        block = round(rate_hz * block_ms / 1e3)
+        self.device = FakeDevice(self.port, user, timing, sample_rate_hz=rate_hz, block_samples=block)
+        self.loop = DuplexLoop(self.port, step, settings, is_one_clock=timing.is_one_clock)
+        self.frames: list[LoopFrame] = []
+        self.now_s = 0.0
+
+    def run(self, until_s: float, *, engine_stalls: tuple[float, float] = (0.0, 0.0)) -> None:
+        while self.device.next_call_s() <= until_s:
+            self.now_s = self.device.next_call_s()
+            now_ns = 1_000_000_000 + int(1e9 * self.now_s)
+            self.device.call(now_ns=now_ns)
+            if not engine_stalls[0] <= self.now_s < engine_stalls[1]:
+                self.frames += self.loop.pump(now_ns, limit=8)
+
+    @property
+    def heard(self) -> np.ndarray:
+        return np.concatenate(self.device.heard)
+
+    def close(self) -> None:
+        self.loop = self.device = self.port = None  # type: ignore[assignment]
+        self.shared.close()
+
+
+@pytest.fixture
+def simulate() -> Iterator[Callable[..., Simulation]]:
+    made: list[Simulation] = []
+
+    def make(*args: object, **settings: object) -> Simulation:
+        made.append(Simulation(*args, **settings))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for simulation in made:
+        simulation.close()
+
+
+def test_an_echo_over_one_clock_is_bit_exact_and_late_by_exactly_the_lag(simulate: Callable[..., Simulation]) -> None:
+    sound = np.random.default_rng(0).uniform(-1, 1, 24_000).astype(np.float32)
+    simulation = simulate(play_array(sound), settings=LoopSettings(playout_ms=30))
+    simulation.run(2.0)
+    delay = round(0.110 * 24_000)
+    assert not simulation.heard[:delay].any()
+    assert np.array_equal(simulation.heard[delay : delay + len(sound)], sound)
+    assert simulation.frames[-1].lag_ms == pytest.approx(110, abs=1e-6)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000])
+def test_other_rates_return_the_tone_at_the_same_lag(simulate: Callable[..., Simulation], rate_hz: int) -> None:
+    simulation = simulate(_tone(rate_hz), rate_hz=rate_hz, block_ms=10)
+    simulation.run(2.0)
+    delay = round(0.120 * rate_hz)
+    expected = _tone(rate_hz)(0, rate_hz)
+    inner = slice(rate_hz // 10, None)
+    assert np.abs(simulation.heard[delay : delay + rate_hz] - expected)[inner].max() < 2e-3
+    assert simulation.loop.held_s < 0.004
+    assert read_counters(simulation.port).concealed_output_samples == 0
+
+
+@pytest.mark.parametrize("drift_ppm", [-200.0, 200.0])
+def test_ten_minutes_of_drift_lose_nothing_and_do_not_click(
+    simulate: Callable[..., Simulation], drift_ppm: float
+) -> None:
+    timing = FakeTiming(input_ppm=37.0, output_ppm=37.0 + drift_ppm, is_one_clock=False, jitter_ms=0.5)
+    simulation = simulate(_tone(48_000, hz=200), timing, rate_hz=48_000)
+    simulation.run(600.0)
+    counters = read_counters(simulation.port)
+    assert counters.concealed_output_samples == 0
+    assert counters.lost_input_samples == 0
+    done = simulation.loop.counters
+    assert (done.dropped_user, done.cut_agent, done.refused_output) == (0, 0, 0)
+    assert simulation.loop.drift_ppm == pytest.approx(drift_ppm, abs=5)
+    # The stamps' jitter shows in single values; a second's mean shows the lag.
+    lags_ms = np.convolve([frame.lag_ms for frame in simulation.frames], np.full(12, 1 / 12), mode="valid")
+    assert np.abs(lags_ms - 120).max() < 1.5
+    # A click would stand out of the tone's second difference, which the drift does not change.
+    second = np.abs(np.diff(simulation.heard[48_000:], n=2))
+    assert second.max() < 1.05 * 0.5 * (2 * np.pi * 200 / 48_000) ** 2 + 2e-4
+
+
+def test_a_short_engine_stall_is_caught_up_without_losing_the_user(simulate: Callable[..., Simulation]) -> None:
+    heard_by_agent: list[np.ndarray] = []
+
+    def step(frame: np.ndarray) -> FrameResult:
+        heard_by_agent.append(frame)
+        return _echo(frame * 0)
+
+    sound = np.random.default_rng(0).uniform(-1, 1, 24_000 * 5).astype(np.float32)
+    simulation = simulate(play_array(sound), step=step)
+    simulation.run(4.0, engine_stalls=(1.0, 1.35))
+    assert np.array_equal(np.concatenate(heard_by_agent), sound[: FRAME_SAMPLES * len(heard_by_agent)])
+    assert len(heard_by_agent) == 50
+    counters = simulation.loop.counters
+    assert counters.dropped_user == 0
+    assert counters.cut_agent > 0
+    assert simulation.frames[-1].lag_ms < 120 + 41
+
+
+def test_a_long_engine_stall_drops_the_oldest_audio_and_counts_it(simulate: Callable[..., Simulation]) -> None:
+    simulation = simulate(_tone(24_000, level=0.0))
+    simulation.run(6.0, engine_stalls=(1.0, 2.5))
+    counters = simulation.loop.counters
+    assert counters.dropped_user == pytest.approx(24_000 * (1.5 - 0.48), abs=24_000 * 0.1)
+    lost = counters.dropped_user + counters.frames * FRAME_SAMPLES
+    assert lost == pytest.approx(6.0 * 24_000, abs=FRAME_SAMPLES)
+    assert simulation.frames[-1].lag_ms < 120 + 41
+
+
+def test_loud_speech_is_cut_only_above_the_largest_lag(simulate: Callable[..., Simulation]) -> None:
+    mild = simulate(_tone(24_000))
+    mild.run(4.0, engine_stalls=(1.0, 1.25))
+    assert mild.loop.counters.cut_agent == 0
+    assert 120 + 40 < mild.frames[-1].lag_ms < 120 + 240
+    hard = simulate(_tone(24_000))
+    hard.run(4.0, engine_stalls=(1.0, 1.5))
+    assert hard.loop.counters.cut_agent > 0
+    assert hard.frames[-1].lag_ms < 120 + 240
+    steps = np.abs(np.diff(hard.heard))
+    assert steps.max() < 2 * 2 * np.pi * 440 / 24_000
+
+
+def test_a_device_xrun_is_counted_and_changes_no_lag(simulate: Callable[..., Simulation]) -> None:
+    simulation = simulate(_tone(24_000), FakeTiming(stalls=((1.0, 1.1),)))
+    simulation.run(3.0)
+    callbacks = read_counters(simulation.port).callbacks[0]
+    assert callbacks.flagged == 1
+    assert callbacks.xruns["input_overflow"] == callbacks.xruns["output_underflow"] == 1
+    assert callbacks.late == 1
+    assert simulation.frames[-1].lag_ms == pytest.approx(120, abs=1e-6)
+
+
+def test_a_driver_that_gives_nan_does_not_stop_the_conversation(simulate: Callable[..., Simulation]) -> None:
+    simulation = simulate(lambda start, count: np.full(count, np.nan, dtype=np.float32))
+    simulation.run(0.5)
+    assert not any(frame.user.any() for frame in simulation.frames)
+
+
+@pytest.mark.parametrize("wrong", [{"playout_ms": -1.0}, {"max_backlog_ms": 10.0}, {"max_lag_ms": 1e6}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="out of range"):
+        LoopSettings(**wrong)
+
+
+def test_the_controller_learns_the_drift() -> None:
+    controller = LagController(0.12)
+    lag_s, speed = 0.12, 1.0
+    for _ in range(2000):
+        lag_s += 0.08 * (-150e-6 + (speed - 1))
+        speed = controller.update(lag_s, 0.08)
+    assert lag_s == pytest.approx(0.12, abs=1e-5)
+    assert controller.correction_ppm == pytest.approx(150, abs=2)
+
+
+def test_the_rate_meter_ignores_outliers() -> None:
+    meter = RateMeter(48_000)
+    assert meter.ppm() is None
+    for second in range(60):
+        late_s = 0.05 if second % 10 == 0 else 0.0
+        meter.add(second * 1.001 + late_s, round(second * 1.001 * 48_000 * (1 + 120e-6)))
+    assert meter.ppm() == pytest.approx(120, abs=3)
