@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# moshi reads this while it is imported; compiling its norms would need a C++ compiler and half a minute.
+os.environ.setdefault("NO_TORCH_COMPILE", "1")
 
 
 @pytest.fixture(scope="session")
