@@ -75,6 +75,10 @@ class Port {
                               std::to_string(size));
     }
     if (port_ == nullptr) fail("StreamError", "this memory holds no audio port; create one with a capacity");
+    // A page first touched by the driver's thread would cost it a fault there.
+    for (std::size_t at = 0; at < size; at += 4096) {
+      static_cast<void>(static_cast<const volatile char*>(buffer_.ptr)[at]);
+    }
   }
 
   void configure(double input_hz, double output_hz, int input_channels, int output_channels) {

@@ -18,7 +18,7 @@ class StreamInfo:
         host_api: Sound system, such as "JACK Audio Connection Kit".
         input_hz: Rate of the microphone.
         output_hz: Rate of the loudspeaker.
-        input_latency_ms: What the driver claims, clamped to 0..1000; a hint only.
+        input_latency_ms: What the driver claims; a hint only, 0 when it claims nothing plausible.
         output_latency_ms: Likewise.
         is_one_clock: Whether one stream carries both directions.
     """

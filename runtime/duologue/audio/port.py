@@ -77,7 +77,7 @@ class PortCounters:
         concealed_output_samples: Samples the agent did not deliver in time, faded to silence.
         concealed_events: Callbacks in which that happened.
         silenced_samples: Agent's samples silenced by `interrupt`.
-        input_latency_ms: The driver's own claim, clamped to 0..1000; a hint only.
+        input_latency_ms: The driver's own claim; a hint only, 0 when it claims nothing plausible.
         output_latency_ms: Likewise.
     """
 
@@ -99,8 +99,8 @@ def read_counters(port: AudioPort) -> PortCounters:
         concealed_output_samples=raw["concealed_output"],
         concealed_events=raw["concealed_output_events"],
         silenced_samples=raw["silenced_output"],
-        input_latency_ms=_clamped_ms(raw["input_latency_s"]),
-        output_latency_ms=_clamped_ms(raw["output_latency_s"]),
+        input_latency_ms=_plausible_ms(raw["input_latency_s"]),
+        output_latency_ms=_plausible_ms(raw["output_latency_s"]),
     )
 
 
@@ -142,5 +142,5 @@ def summarise(counts: npt.NDArray[np.uint64], max_ns: int) -> LatencySummary:
     )
 
 
-def _clamped_ms(latency_s: float) -> float:
-    return float(np.clip(1e3 * latency_s, 0, 1e3)) if np.isfinite(latency_s) else 0.0
+def _plausible_ms(latency_s: float) -> float:
+    return 1e3 * latency_s if 0 <= latency_s <= 1 else 0.0
