@@ -77,9 +77,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         (hint,) = (item for item in get_args(hint) if item is not type(None))
         if value is None:
             return None
-    if is_dataclass(hint):
+    if get_origin(hint) is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif is_dataclass(hint):
         return build(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
+    elif get_origin(hint) is tuple:
         if isinstance(value, list | tuple):
             return tuple(_value(get_args(hint)[0], item, where) for item in value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
