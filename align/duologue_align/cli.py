@@ -1,4 +1,4 @@
-"""The `duologue-align` command: synth, synth-check.
+"""The `duologue-align` command: synth, synth-check, tokenizer, encode, sft.
 
 Exit codes: 0 done, 1 a check failed, 2 a wrong argument or setting, or a package missing, 130 interrupted.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from duologue.errors import DuologueError
+from duologue_align.sft.commands import add_commands as add_sft_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +59,8 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--all", action="store_true", help="measure the badly behaved agents too, and accept anything")
     check.add_argument("--json", action="store_true", help="print the figures as JSON")
     check.set_defaults(command=_synth_check)
+
+    add_sft_commands(commands)
     return parser
 
 
