@@ -7,6 +7,7 @@ drops names, places, typing errors and other languages. Links, digits, profanity
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from duologue.errors import MissingExtraError
-from duologue_align.synth.repertoire import Repertoire, words_of, written_repertoire
+from duologue_align.synth.repertoire import words_of, written_repertoire
 
 MIN_COUNT = 12
 """A word must occur this often in the whole data set."""
@@ -78,10 +80,9 @@ def user_text(split: str) -> UserText:
         MissingExtraError: chitchat-dataset is not installed.
     """
     repertoire = written_repertoire()
-    messages = list(_messages())
-    allowed = _common_words(text for _, texts in messages for text in texts)
+    allowed = _common_words()
     lines: dict[str, ChatLine] = {}
-    for key, texts in messages:
+    for key, texts in _messages():
         if (_is_test(key)) != (split == "test"):
             continue
         for text in _turns(texts, allowed):
@@ -110,9 +111,9 @@ def speakable(text: str, allowed: frozenset[str] | None = None) -> str | None:
         return None
     text = " ".join(_SPELLING.get(token.lower(), token) if token.isascii() else token for token in text.split())
     words = words_of(text)
-    if len(words) < 2 or any(word in refused_words() for word in words):
+    if len(words) < 2 or not refused_words().isdisjoint(words):
         return None
-    if allowed is not None and any(word not in allowed for word in words):
+    if allowed is not None and not allowed.issuperset(words):
         return None
     text = text[0].upper() + text[1:]
     text = re.sub(r"\bi\b", "I", text)
@@ -138,31 +139,38 @@ def _close(typed: str, message: str) -> str:
     return typed.rstrip() + ("?" if is_last and message.rstrip().endswith("?") and typed[-1:] != "?" else "")
 
 
-def _messages() -> Iterator[tuple[str, list[str]]]:
+@cache
+def _messages() -> list[tuple[str, list[str]]]:
+    """Return every message as the key of its conversation and what its sender typed in a row."""
     try:
-        chitchat_dataset: Any = import_module("chitchat_dataset")
+        package: Any = import_module("chitchat_dataset")
     except ImportError as error:
         raise MissingExtraError("chitchat-dataset", "align") from error
-    for key, conversation in chitchat_dataset.Dataset().items():
-        for message in conversation["messages"]:
-            yield key, [utterance["text"] for utterance in message]
+    text = Path(package.__file__).with_name("dataset.json").read_text(encoding="utf-8")
+    return [
+        (key, [utterance["text"] for utterance in message])
+        for key, conversation in json.loads(text).items()
+        for message in conversation["messages"]
+    ]
 
 
-def _common_words(texts: Iterable[str]) -> frozenset[str]:
+@cache
+def _common_words() -> frozenset[str]:
     counts: Counter[str] = Counter()
     capitals: Counter[str] = Counter()
-    for text in texts:
-        tokens = re.findall(r"[A-Za-z']+", text)
-        counts.update(token.lower() for token in tokens)
-        capitals.update(token.lower() for token in tokens[1:] if token[0].isupper() and token != token.upper())
-    repertoire: Repertoire = written_repertoire()
-    known = {word for topic in repertoire.topics.values() for line in topic["user"] for word in words_of(line)}
+    for _, texts in _messages():
+        for text in texts:
+            tokens = re.findall(r"[A-Za-z']+", text)
+            counts.update([token.lower() for token in tokens])
+            capitals.update([token.lower() for token in tokens[1:] if token[0].isupper() and not token.isupper()])
+    topics = written_repertoire().topics.values()
+    known = {word for topic in topics for line in topic["user"] for word in words_of(line)}
     common = {
         word
         for word, count in counts.items()
         if count >= MIN_COUNT and capitals[word] <= MAX_CAPITAL_SHARE * count and len(word) > 1
     }
-    spoken = {word for sentence in _SPELLING.values() for word in words_of(sentence)}
+    spoken = {word for spelling in _SPELLING.values() for word in words_of(spelling)}
     return frozenset((common | known | spoken | {"a", "i"}) - refused_words())
 
 

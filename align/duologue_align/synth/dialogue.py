@@ -22,14 +22,14 @@ SHORTEST_S, LONGEST_S = 60.0, 120.0
 SPLITS = ("train", "test")
 
 BEHAVIOUR_SHARES = {
-    "takes_over_pauses": 0.12,
-    "answers_late": 0.10,
-    "misses_turns": 0.06,
-    "never_backchannels": 0.14,
-    "talks_over_interruptions": 0.12,
-    "stops_for_backchannels": 0.06,
+    "takes_over_pauses": 0.10,
+    "answers_late": 0.08,
+    "misses_turns": 0.05,
+    "never_backchannels": 0.10,
+    "talks_over_interruptions": 0.10,
+    "stops_for_backchannels": 0.05,
 }
-"""Share of the dialogues with each fault of the agent, drawn independently: 53 % have none."""
+"""Share of the dialogues with each fault of the agent, drawn independently: 61 % have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
