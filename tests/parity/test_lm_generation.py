@@ -43,6 +43,39 @@ def greedy_step(
     return generator.step(inputs).frame.numpy()
 
 
+def test_rollout_log_probabilities_are_the_trainers(tmp_path: Path) -> None:
+    """Sampling everything at temperature 1: each step's log-probability is the training pass's, to rounding."""
+    config = lm_cases.SHAPES["long_delays"]
+    _, model = pair(config, tmp_path)
+    sampling = Sampling(temperature_text=1.0, temperature_audio=1.0, top_k_text=0, top_k_audio=0)
+    users = np.random.default_rng(7).integers(0, config.card, (30, 2, config.user_q))
+    generator, frames, logprobs = FrameGenerator(model, 2), [], []
+    for call in range(30):
+        noise = draw_batch([5, 6], call, sampling, config)
+        inputs = batch_inputs(users[call], noise=noise, sampling=sampling, config=config, device="cpu")
+        output = generator.step(inputs)
+        frames.append(output.frame)
+        logprobs.append(output.logprobs)
+    agent = torch.stack(frames[config.max_delay :], dim=2)
+    length = agent.shape[2]
+    codes = torch.cat([agent, torch.from_numpy(users[1 : length + 1]).permute(1, 2, 0)], dim=1)
+    with torch.no_grad():
+        output = model(codes)
+    compared = 0
+    for stream, delay in enumerate(config.delays[: 1 + config.dep_q]):
+        logits, mask = (
+            (output.text_logits[:, 0], output.text_mask[:, 0])
+            if stream == 0
+            else (output.logits[:, stream - 1], output.mask[:, stream - 1])
+        )
+        trained = torch.log_softmax(logits, dim=-1).gather(2, agent[:, stream, :, None])[..., 0]
+        # Item t of the training sequence is frame t + 1, whose token of this stream is sampled in call t + delay.
+        sampled = torch.stack([logprobs[t + delay][:, stream] for t in range(length)], dim=1)
+        assert (trained - sampled)[mask].abs().max() <= 1e-5
+        compared += int(mask.sum())
+    assert compared > 200
+
+
 # moshi itself cannot stream a depth transformer whose steps share their weights.
 @pytest.mark.parametrize("shape", [name for name in lm_cases.SHAPES if name != "shared_depth"])
 def test_same_tokens_as_lmgen(shape: str, tmp_path: Path) -> None:

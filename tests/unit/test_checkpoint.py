@@ -180,6 +180,29 @@ def test_lora_is_added_on_reading(packed: bool, weights: Arrays, tmp_path: Path)
     assert np.array_equal(checkpoint.numpy("text_linear.weight", fuse_lora=False), weights["text_linear.weight"])
 
 
+def test_lora_from_elsewhere_brings_its_own_scaling(weights: Arrays, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "base", weights)
+    adapter = write_folder(tmp_path / "tuned", {}, CONFIG, lora=True, lora_rank=3, lora_scaling=0.25)
+    updates = lora_file(adapter / "lora.safetensors", CONFIG)
+    checkpoint = Checkpoint.open(folder, lora=adapter / "lora.safetensors")
+    update = updates["text_linear.lora_B.weight"] @ updates["text_linear.lora_A.weight"]
+    assert checkpoint.lora_scaling == 0.25
+    assert np.allclose(checkpoint.numpy("text_linear.weight"), weights["text_linear.weight"] + 0.25 * update, atol=1e-5)
+    (adapter / "config.json").write_text(json.dumps({"lora_rank": 5}))
+    with pytest.raises(WeightsError, match=r"expected \(5, \d+\)"):
+        Checkpoint.open(folder, lora=adapter / "lora.safetensors")
+
+
+def test_lora_of_sixteen_slices_is_narrowed_too(tmp_path: Path) -> None:
+    full = with_slices(CONFIG, 16)
+    folder = write_folder(tmp_path / "m", random_weights(full, seed=1), full, lora=True, lora_rank=3)
+    updates = lora_file(folder / "lora.safetensors", full, packed=True)
+    checkpoint = Checkpoint.open(folder)
+    assert checkpoint.lora.keys() == linear_slots(CONFIG).keys()
+    module = "depformer.layers.0.self_attn.in_projs.7"
+    assert np.array_equal(checkpoint.lora[module].a.read(), updates[f"{module}.lora_A.weight"])
+
+
 def test_lora_file_may_replace_embeddings(weights: Arrays, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", weights)
     save_file({"text_emb.weight": weights["text_emb.weight"] + 1}, tmp_path / "adapter.safetensors")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from duologue.errors import ConfigError, WeightsError
 from duologue.model import folder as folders
-from duologue.model.config import BUNDLE_KEYS, LMConfig
+from duologue.model.config import LMConfig
 from duologue.model.layout import (
     LinearSlot,
     Shape,
@@ -67,7 +67,8 @@ class Checkpoint:
         Args:
             path: Folder, safetensors file, or sharding index; `hub.resolve` turns names into paths.
             config: Shape to use instead of the folder's config.json.
-            lora: LoRA file to use instead of the one the folder names.
+            lora: LoRA file to use instead of the one the folder names; a config.json beside it states its rank and
+                scaling.
 
         Raises:
             WeightsError: A file is missing, damaged or truncated, or a tensor is missing, unknown or of another
@@ -79,8 +80,7 @@ class Checkpoint:
         index = _read_all(found.weights)
         full = with_slices(stated, _slices_on_disk(stated, index))
         tensors = _canonical(index, full, found.weights[0])
-        lora_keys = found.raw_config if config is None else {}
-        updates = _lora(found.lora_path, full, lora_keys)
+        updates = _lora(found.lora_path, full, _lora_keys(found))
         shown = with_slices(full, full.n_q // 2) if full.dep_q == full.n_q and is_dialogue(full) else full
         return cls(
             path=found.path,
@@ -121,7 +121,8 @@ class Checkpoint:
 
 
 def _stated_config(raw: Mapping[str, Any], path: Path | None) -> LMConfig:
-    if not raw.keys() - BUNDLE_KEYS:
+    # Released folders without a shape (Moshi's first, PersonaPlex) hold the 7B network.
+    if not raw.keys() & LMConfig.__dataclass_fields__.keys():
         return LMConfig.moshi_7b()
     try:
         return LMConfig.from_dict(raw)
@@ -191,6 +192,14 @@ class _Updates:
     pairs: Mapping[str, LoraPair]
     replaced: Mapping[str, TensorRef]
     scaling: float
+
+
+def _lora_keys(found: folders.FolderFiles) -> Mapping[str, Any]:
+    """Return the config.json that states the updates' rank and scaling: the one beside their file."""
+    if found.lora_path is None or found.lora_path.parent == found.path:
+        return found.raw_config
+    beside = found.lora_path.parent / "config.json"
+    return folders.read_json(beside) if beside.is_file() else found.raw_config
 
 
 def _lora(path: Path | None, config: LMConfig, raw: Mapping[str, Any]) -> _Updates:
