@@ -34,7 +34,10 @@ const char* error_class(StatusCode code) {
 void raise_unless_ok(const Status& status) {
   if (status.ok()) return;
   const py::object errors = py::module_::import("duologue.errors");
-  PyErr_SetString(py::object(errors.attr(error_class(status.code))).ptr(), status.message.c_str());
+  // A damaged file can put bytes that are no text into a tensor name.
+  const py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+      status.message.data(), static_cast<py::ssize_t>(status.message.size()), "backslashreplace"));
+  PyErr_SetObject(py::object(errors.attr(error_class(status.code))).ptr(), text.ptr());
   throw py::error_already_set();
 }
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from duologue.codec.config import MimiConfig
@@ -47,7 +48,7 @@ def write_untrained_mimi(path: str | Path, config: MimiConfig | None = None, *, 
     try:
         save_file(tensors, partial)
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise WeightsError(f"{path}: cannot write the weights: {error}") from error
 
