@@ -30,6 +30,7 @@ class DuplexAgent:
     Attributes:
         config: The settings it runs under.
         mimi: The codec's weights.
+        engine: The language model, ready to step.
         note: What a listener should know about the weights; "" for a trained model.
     """
 
@@ -47,7 +48,8 @@ class DuplexAgent:
         self.config = config
         self.note = note
         self.mimi = mimi
-        self._engine, self._tokenizer, self._prompt = engine, tokenizer, prompt
+        self.engine = engine
+        self._tokenizer, self._prompt = tokenizer, prompt
 
     @classmethod
     def load(cls, name: str | Path | None = None, config: AgentConfig | None = None) -> DuplexAgent:
@@ -94,7 +96,7 @@ class DuplexAgent:
         Raises:
             ConfigError: If the seed or the rate is out of range.
         """
-        engine = self._engine.stream(seed=seed, sampling=self.config.sampling)
+        engine = self.engine.stream(seed=seed, sampling=self.config.sampling)
         if self._prompt is not None:
             engine.prefill(self._prompt.tokens, embeddings=self._prompt.embeddings)
         return Session(

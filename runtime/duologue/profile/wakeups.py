@@ -1,0 +1,111 @@
+"""How late a waiting thread gets to run: by the scheduler when all is idle, by the interpreter lock when it is busy."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from duologue.profile.clock import Clock
+from duologue.profile.timing import Timing, summarise
+
+TICK_MS = 1.0
+"""Period of the ticker."""
+
+
+def tick_overshoots_ms(clock: Clock, should_stop: Callable[[], bool]) -> list[float]:
+    """Wake up every `TICK_MS` and return by how much each wake-up was late.
+
+    Args:
+        clock: Time.
+        should_stop: Asked after every wake-up.
+    """
+    overshoots_ms: list[float] = []
+    while not should_stop():
+        due_s = clock.now_s() + TICK_MS / 1e3
+        clock.sleep_until(due_s)
+        overshoots_ms.append(max(0.0, 1e3 * (clock.now_s() - due_s)))
+    return overshoots_ms
+
+
+class Ticker:
+    """A thread that ticks while the block runs; what it waits beyond an idle one, it waits for the interpreter."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Prepare; the block starts it."""
+        self._stop = threading.Event()
+        self._overshoots_ms: list[float] = []
+        self._thread = threading.Thread(target=self._run, args=(clock,), name="duologue-ticker", daemon=True)
+
+    @property
+    def timing(self) -> Timing:
+        """How late the wake-ups were; complete after the block."""
+        return summarise(self._overshoots_ms)
+
+    def __enter__(self) -> Ticker:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self, clock: Clock) -> None:
+        self._overshoots_ms = tick_overshoots_ms(clock, self._stop.is_set)
+
+
+class GilHog:
+    """A thread that keeps the interpreter for 60 to 90 ms at a time, as an application may: it sorts a long list.
+
+    Attributes:
+        holds_ms: How long each sort took, waiting for a core included.
+    """
+
+    def __init__(self, *, hold_ms: float = 75.0) -> None:
+        """Find the length of the list; takes about three holds.
+
+        Args:
+            hold_ms: How long one sort shall take.
+        """
+        self.holds_ms: list[float] = []
+        self._values = _values_that_take(hold_ms)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="duologue-gil-hog", daemon=True)
+
+    @property
+    def timing(self) -> Timing:
+        """How long the interpreter was kept."""
+        return summarise(self.holds_ms)
+
+    def __enter__(self) -> GilHog:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.holds_ms.append(_sort_ms(self._values))
+
+
+def _values_that_take(hold_ms: float) -> list[float]:
+    source = random.Random(0)
+    values = [source.random() for _ in range(20_000)]
+    # The shortest of a few is the one that nothing interrupted; sorting grows a little faster than the list.
+    unit_ms = min(_sort_ms(values) for _ in range(5))
+    count = min(int(20_000 * (hold_ms / unit_ms) ** 0.92), 5_000_000)
+    return [source.random() for _ in range(count)]
+
+
+def _sort_ms(values: list[float]) -> float:
+    begun_s = time.perf_counter()
+    sorted(values)
+    return 1e3 * (time.perf_counter() - begun_s)
