@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -39,10 +40,12 @@ class SharedPort:
 
     def close(self) -> None:
         """Give the memory back; the port must not be used after."""
-        del self.port
-        self._memory.close()
         if self._is_owner:
             self._memory.unlink()
+        del self.port
+        # Somebody who still holds the port keeps the memory mapped until the process ends.
+        with suppress(BufferError):
+            self._memory.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

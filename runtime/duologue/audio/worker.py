@@ -1,0 +1,300 @@
+"""The conversation's process: device, rings, resampling, the session and its metrics, on an interpreter of its own."""
+
+from __future__ import annotations
+
+import gc
+import math
+import queue
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from duologue._native import monotonic_ns
+from duologue.audio.device import DeviceSpec, OpenDevice
+from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
+from duologue.audio.outbox import Outbox
+from duologue.audio.port import SharedPort, read_counters
+from duologue.audio.wire import (
+    Command,
+    Failure,
+    FrameEvent,
+    LiveAgent,
+    LiveFrame,
+    LiveOptions,
+    LiveStats,
+    Ready,
+    Reply,
+)
+from duologue.errors import DeviceError
+from duologue.metrics.latency import LatencyHistogram
+from duologue.metrics.types import Event
+from duologue.session import Session
+from duologue.types import FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
+
+_WARMUP_FRAMES = 15
+_PLAYOUT_MARGIN_MS = 15.0
+_POLL_S = 0.05
+_REOPEN_S = (0.5, 1.0, 2.0, 4.0)
+
+
+def serve(pipe: Connection[Any, Any], port_name: str, options: LiveOptions) -> None:
+    """Hold one conversation; the entry point of the process."""
+    # The terminal sends an interrupt to everyone in it; the host decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker: Worker | None = None
+    try:
+        worker = Worker(pipe, port_name, options)
+        worker.run()
+    except Exception as error:
+        # The host may already be gone.
+        if worker is None:
+            _try_send(pipe, Failure.of(error))
+        else:
+            worker.outbox.send(Failure.of(error))
+    finally:
+        if worker is not None:
+            worker.close()
+
+
+class Worker:
+    """One conversation between a device and an agent.
+
+    Attributes:
+        outbox: Way to the host.
+    """
+
+    def __init__(self, pipe: Connection[Any, Any], port_name: str, options: LiveOptions) -> None:
+        """Load the agent, measure it, open the device and start.
+
+        Raises:
+            DuologueError: What the agent or the device raised.
+        """
+        self._pipe, self._options = pipe, options
+        self._stop = threading.Event()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._resample = LatencyHistogram()
+        self._device: OpenDevice | None = None
+        self._device_spec = options.device
+        self._losses = self._attempts = 0
+        self._frame_index = 0
+        self.outbox = Outbox(pipe, options.record_path)
+        self._agent: LiveAgent = options.load_agent()
+        warm_ms = _warm_up(self._agent)
+        self._session = self._open_session(options.seed)
+        playout_ms = options.playout_ms if options.playout_ms is not None else math.ceil(warm_ms + _PLAYOUT_MARGIN_MS)
+        self._settings = LoopSettings(
+            playout_ms=min(playout_ms, 1000), max_backlog_ms=options.max_backlog_ms, max_lag_ms=options.max_lag_ms
+        )
+        # What lives now lives to the end; collecting it again and again would only cost time.
+        gc.collect()
+        gc.freeze()
+        # The host owns the memory, so that it goes even if this process is killed.
+        self._shared = SharedPort(port_name)
+        self._loop: DuplexLoop | None = None
+        self._open_device(self._device_spec)
+
+    def run(self) -> None:
+        """Converse until the host says stop or goes away."""
+        assert self._device is not None
+        self.outbox.send(Ready(note=self._agent.note, device=self._device.info, playout_ms=self._settings.playout_ms))
+        threading.Thread(target=self._listen, name="duologue-commands", daemon=True).start()
+        while not self._stop.is_set() and not self.outbox.is_broken:
+            while not self._commands.empty():
+                self._answer(self._commands.get())
+            if self._device is None:
+                self._try_to_reopen()
+            else:
+                self._advance(self._device)
+
+    def close(self) -> None:
+        """End everything; at most half a second for the device and a quarter for the messages."""
+        if self._device is not None:
+            self._device.close()
+        self._session.close()
+        self.outbox.close(0.25)
+        self._device = self._loop = None
+        self._shared.close()
+
+    # The frame path
+
+    def _advance(self, device: OpenDevice) -> None:
+        assert self._loop is not None
+        wanted = self._loop.samples_to_wait_for
+        if self._shared.port.wait_input(wanted, _POLL_S) >= wanted:
+            for frame in self._loop.pump():
+                self._publish(frame)
+        elif not device.is_alive():
+            self._lose_device("the driver's process died")
+        elif self._silence_ms() > self._options.watchdog_ms:
+            self._lose_device(f"no callback for {self._silence_ms():.0f} ms")
+
+    def _step(self, frame: Pcm) -> FrameResult:
+        return self._session.step(frame)
+
+    def _silence_ms(self) -> float:
+        return (monotonic_ns() - max(self._started_ns, self._shared.port.last_call_ns)) / 1e6
+
+    def _publish(self, frame: LoopFrame) -> None:
+        result = frame.result
+        self._resample.add(frame.resample_ms)
+        self._frame_index += 1
+        self.outbox.record(frame.user, result.pcm)
+        live = LiveFrame(
+            index=result.index,
+            text=result.text,
+            user_dbfs=_dbfs(frame.user),
+            agent_dbfs=_dbfs(result.pcm),
+            stage_ms={**result.stage_ms, "resample": frame.resample_ms},
+            is_late=result.is_late,
+            lag_ms=frame.lag_ms,
+            fill_ms=frame.fill_ms,
+            backlog_ms=frame.backlog_ms,
+        )
+        at_s = result.index / FRAME_RATE_HZ
+        self.outbox.send(FrameEvent(kind="frame", side=None, start_s=at_s, end_s=at_s + 1 / FRAME_RATE_HZ, frame=live))
+
+    # The device
+
+    def _open_device(self, spec: DeviceSpec) -> None:
+        device = spec.open(self._shared)
+        try:
+            port, is_one_clock = self._shared.port, device.info.is_one_clock
+            if self._loop is None:
+                self._loop = DuplexLoop(port, self._step, self._settings, is_one_clock=is_one_clock)
+            else:
+                self._loop.attach(port, is_one_clock=is_one_clock)
+            self._started_ns = monotonic_ns()
+            device.start()
+        except BaseException:
+            device.close()
+            raise
+        self._device, self._attempts = device, 0
+
+    def _lose_device(self, reason: str) -> None:
+        self._close_device()
+        self._losses += 1
+        self._tell("device_error", f"{reason}; the conversation waits until the device returns")
+
+    def _close_device(self) -> None:
+        if self._device is not None:
+            self._device.close()
+        self._device = None
+
+    def _try_to_reopen(self) -> None:
+        wait_s = _REOPEN_S[min(self._attempts, len(_REOPEN_S) - 1)]
+        until_s = time.monotonic() + wait_s
+        while time.monotonic() < until_s:
+            if self._stop.wait(_POLL_S) or not self._commands.empty() or self.outbox.is_broken:
+                return
+        self._attempts += 1
+        try:
+            self._open_device(self._device_spec)
+        except DeviceError:
+            return
+        self._tell("device_returned", "the device is back")
+
+    def _tell(self, kind: str, message: str) -> None:
+        now_s = self._frame_index / FRAME_RATE_HZ
+        self.outbox.send(Event(kind=kind, side=None, start_s=now_s, end_s=now_s, detail={"message": message}))
+
+    # The session and the host's commands
+
+    def _open_session(self, seed: int) -> Session:
+        session = self._agent.session(seed=seed)
+        session.on("*", self.outbox.send)
+        return session
+
+    def _listen(self) -> None:
+        try:
+            while not self._stop.is_set():
+                command: Command = self._pipe.recv()
+                if command.name == "close":
+                    break
+                # These two touch only the port and must not wait for a frame.
+                if command.name == "interrupt":
+                    self._reply(command, 1e3 * self._shared.port.silence_queued() / self._shared.port.output_hz)
+                elif command.name == "mute":
+                    self._shared.port.is_muted = bool(command.values["is_muted"])
+                    self._reply(command, None)
+                else:
+                    self._commands.put(command)
+        except (EOFError, OSError):
+            pass
+        self._stop.set()
+
+    def _answer(self, command: Command) -> None:
+        try:
+            value = getattr(self, f"_do_{command.name}")(**command.values)
+        except Exception as error:
+            value = Failure.of(error)
+        self._reply(command, value)
+
+    def _reply(self, command: Command, value: object) -> None:
+        self.outbox.send(Reply(number=command.number, value=value))
+
+    def _do_report(self) -> object:
+        return self._session.report()
+
+    def _do_sampling(self, **changes: float) -> None:
+        self._session.set_sampling(**changes)
+
+    def _do_reset(self, seed: int) -> None:
+        self._session.close()
+        self._session = self._open_session(seed)
+        self._frame_index = 0
+
+    def _do_device(self, spec: DeviceSpec) -> object:
+        self._close_device()
+        self._open_device(spec)
+        assert self._device is not None
+        self._device_spec = spec
+        return self._device.info
+
+    def _do_stats(self) -> LiveStats:
+        assert self._loop is not None
+        port, done = self._shared.port, self._loop.counters
+        counters = read_counters(port)
+        return LiveStats(
+            frames=done.frames,
+            device=self._device.info if self._device is not None else None,
+            device_losses=self._losses,
+            playout_ms=self._settings.playout_ms,
+            lag_ms=1e3 * self._loop.lag_s(),
+            drift_ppm=self._loop.drift_ppm,
+            dropped_user_ms=1e3 * done.dropped_user / SAMPLE_RATE_HZ,
+            cut_agent_ms=1e3 * done.cut_agent / SAMPLE_RATE_HZ,
+            inserted_ms=1e3 * done.inserted / SAMPLE_RATE_HZ,
+            concealed_ms=1e3 * counters.concealed_output_samples / port.output_hz,
+            lost_input_ms=1e3 * counters.lost_input_samples / port.input_hz,
+            silenced_ms=1e3 * counters.silenced_samples / port.output_hz,
+            counters=counters,
+            resample=self._resample.summary(),
+            dropped_events=self.outbox.dropped,
+            is_muted=port.is_muted,
+        )
+
+
+def _warm_up(agent: LiveAgent) -> float:
+    """Run a throw-away conversation on silence and return the 95th percentile of a step, in ms."""
+    times_ms = []
+    silence = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+    with agent.session(seed=0) as session:
+        for _ in range(_WARMUP_FRAMES):
+            times_ms.append(session.step(silence).stage_ms["total"])
+    # The first frames fill caches and delays.
+    return float(np.percentile(times_ms[3:], 95))
+
+
+def _dbfs(pcm: Pcm) -> float:
+    power = float(np.mean(pcm * pcm))
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def _try_send(pipe: Connection[Any, Any], message: object) -> None:
+    with suppress(OSError):
+        pipe.send(message)
