@@ -1,4 +1,4 @@
-"""The `duologue-align` command: synth, synth-check, tokenizer, encode, sft.
+"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft.
 
 Exit codes: 0 done, 1 a check failed, 2 a wrong argument or setting, or a package missing, 130 interrupted.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from duologue.errors import DuologueError
+from duologue_align.codec.commands import add_commands as add_codec_commands
 from duologue_align.sft.commands import add_commands as add_sft_commands
 
 
@@ -60,6 +61,7 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true", help="print the figures as JSON")
     check.set_defaults(command=_synth_check)
 
+    add_codec_commands(commands)
     add_sft_commands(commands)
     return parser
 
@@ -74,13 +76,12 @@ def _synth(options: argparse.Namespace) -> int:
         split="test" if options.held_out else options.split,
         audio=options.audio,
     )
-    started = time.perf_counter()
     show_progress = not options.quiet and sys.stderr.isatty()
     rows = write_dataset(options.out, config, jobs=options.jobs, show_progress=show_progress)
     hours = sum(row["duration"] for row in rows) / 3600
-    _say(
-        f"{len(rows)} dialogues, {hours:.2f} h, in {time.perf_counter() - started:.0f} s: {options.out / 'data.jsonl'}"
-    )
+    spent = os.times()
+    cpu_s = spent.user + spent.system + spent.children_user + spent.children_system
+    _say(f"{len(rows)} dialogues, {hours:.2f} h, {cpu_s:.0f} s of CPU in this run: {options.out / 'data.jsonl'}")
     if options.page:
         _say(f"Listen: {write_page(options.out, first=options.page, audio=config.audio)}")
     return 0

@@ -95,7 +95,6 @@ def test_the_agent_speaks_on_through_a_backchannel() -> None:
         for event in timeline.happened:
             if event.kind == "agent_ignored_backchannel":
                 assert max(ends) > event.start_s + 1.0
-                assert any(end_s >= event.start_s + 1.0 for end_s in ends)
 
 
 def test_backchannel_rates_differ_between_people() -> None:

@@ -65,6 +65,17 @@ def test_hesitations_stand_beside_breaks_and_only_for_those_who_hesitate() -> No
     assert all(index in sentence.breaks or index - 1 in sentence.breaks for index in hesitations)
 
 
+def test_a_fluent_speaker_never_breaks_in_mid_phrase() -> None:
+    text = "It is very nice to spend a long evening with good old friends in the city."
+    rng = np.random.default_rng(5)
+    fluent, halting = (
+        [len(phrase([text], human_timing(), rng, is_fluent=is_fluent)[0][0].breaks) for _ in range(30)]
+        for is_fluent in (True, False)
+    )
+    assert sum(fluent) == 0
+    assert sum(halting) > 10
+
+
 def test_the_held_out_voices_are_other_voices() -> None:
     names = [voice.name for voice in (AGENT, *TRAIN_USERS, *TEST_USERS)]
     assert len(set(names)) == len(names)

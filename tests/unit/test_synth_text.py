@@ -41,6 +41,7 @@ def test_a_word_outside_the_vocabulary_drops_the_line() -> None:
         ("Can I ask you something else?", "intent:ask_permission"),
         ("I had pizza for dinner.", "topic:food"),
         ("What do you like to eat for breakfast?", "topic:food"),
+        ("Are you a robot?", "intent:who_are_you"),
         ("I feel terrible about it.", "mood:sad"),
         ("So it goes up there.", "statement"),
         ("Would that be so?", "question"),
@@ -59,6 +60,13 @@ def test_the_named_thing_is_taken_up_and_sentences_do_not_repeat() -> None:
     assert first.sentences[0] == "Pizza is always a good idea."
     second = REPERTOIRE.reply("I made a pizza.", rng, last_topic=None, used=used)
     assert not set(first.sentences) & set(second.sentences)
+
+
+def test_the_answer_that_shares_words_with_the_question_is_taken() -> None:
+    for seed in range(5):
+        heard = "What do you like to eat for breakfast?"
+        reply = REPERTOIRE.reply(heard, np.random.default_rng(seed), last_topic=None, used=set())
+        assert reply.sentences[0] == "For breakfast, I like toast and fruit."
 
 
 def test_a_turn_without_a_subject_may_stay_on_the_last_one() -> None:

@@ -51,7 +51,8 @@ BANDS = (
     Band(name="silence_share", human=0.185, low=0.14, high=0.34, why="a short dialogue ends in silence"),
     Band(name="agent_backchannels_per_user_min", human=3.95, low=2.6, high=5.5),
     Band(name="user_backchannels_per_agent_min", human=3.95, low=2.2, high=5.5),
-    Band(name="selectivity", human=0.956, low=0.85, high=1.0),
+    Band(name="selectivity", human=0.956, low=0.75, high=1.0, why="short overlaps at its end count as stops"),
+    Band(name="backchannel_offset_p50_s", human=0.09, low=-0.12, high=0.2),
     Band(name="yield_rate", human=0.833, low=0.8, high=1.0),
     Band(name="answered_rate", human=0.714, low=0.75, high=1.0, why="an agent answers more than a person"),
     Band(name="takeover_rate", human=0.115, low=0.0, high=0.15),
@@ -109,6 +110,7 @@ class Figures:
             ("overlap", "overlap", (50, 95)),
             ("agent_floor_transfer", "agent_fto", (10, 50, 90)),
             ("agent_yielded", "yield", (50, 90)),
+            ("agent_backchannel", "backchannel_offset", (5, 25, 50, 75, 95)),
         ):
             values = self.values.get(kind, [])
             found |= {f"{name}_p{share}_s": float(np.percentile(values, share)) for share in shares if values}

@@ -24,6 +24,8 @@ ON_TOPIC_SHARE = 0.75
 """Share of the user's turns drawn from lines on a subject the agent knows."""
 WRITTEN_SHARE = 0.22
 """Share of those that are written lines of `topics.json` rather than typed chat."""
+SHORT_TURN_WORDS = 4
+"""A user's turn of so few words lasts about a second or less."""
 LATCH_S = (0.06, 0.17)
 """Silence between two sentences of one IPU."""
 LONGEST_PAUSE_S = 1.8
@@ -83,10 +85,12 @@ class Composer:
         self._agent_turn(self._agent_start(end_s), [last], "closing", may_be_interrupted=False)
 
     def _exchange(self, now_s: float) -> float:
-        start_s = self._user_start(now_s)
+        text, source = self._user_line()
+        # A word or two laid over the agent's end would pass for a backchannel.
+        earliest_s = 0.02 if len(text.split()) <= SHORT_TURN_WORDS else -1.0
+        start_s = self._user_start(now_s, earliest_s)
         if self._rng.random() < 0.03:
             start_s = self._silence_of_the_user(now_s)
-        text, source = self._user_line()
         end_s = self._user_turn(start_s, text, source)
         if self._plan.behaviour.misses_turns and self._rng.random() < 0.35:
             self._timeline.note("turn_missed", "agent", end_s, end_s)
@@ -129,8 +133,8 @@ class Composer:
             offset_s = self._timing.draw("turn_fto_s", self._rng, low=-0.9, high=1.6)
         return self._start("agent", "user", end_s, offset_s)
 
-    def _user_start(self, end_s: float) -> float:
-        offset_s = self._timing.draw("turn_fto_s", self._rng, low=-1.0, high=2.0)
+    def _user_start(self, end_s: float, earliest_s: float = -1.0) -> float:
+        offset_s = self._timing.draw("turn_fto_s", self._rng, low=earliest_s, high=2.0)
         return self._start("user", "agent", end_s, offset_s)
 
     def _start(self, side: Side, other: Side, end_s: float, offset_s: float) -> float:
@@ -186,7 +190,7 @@ class Composer:
     def _take_over(self, pause_s: float) -> None:
         start_s = pause_s + float(self._rng.uniform(0.15, 0.3))
         reply = self._repertoire.stock("statement", self._rng, self._used)
-        layout = self._lay_out("agent", start_s, phrase([reply], self._timing, self._rng))
+        layout = self._lay_out("agent", start_s, phrase([reply], self._timing, self._rng, is_fluent=True))
         if layout and self._timeline.is_free("agent", start_s, _end(layout, start_s), 0.5):
             self._put("agent", layout, "takeover", "takeover")
             self._timeline.note("takeover", "agent", start_s, _end(layout, start_s), start_s - pause_s)
@@ -217,7 +221,7 @@ class Composer:
     def _agent_turn(
         self, start_s: float, sentences: list[str], reason: str, *, may_be_interrupted: bool = True
     ) -> float:
-        layout = self._lay_out("agent", start_s, phrase(sentences, self._timing, self._rng))
+        layout = self._lay_out("agent", start_s, phrase(sentences, self._timing, self._rng, is_fluent=True))
         if not layout:
             return start_s
         length_s = _end(layout, start_s) - start_s

@@ -21,6 +21,7 @@ def phrase(
     *,
     fillers: list[str] | None = None,
     filler_rate: float = 0.22,
+    is_fluent: bool = False,
 ) -> list[tuple[Sentence, bool]]:
     """Plan the breaks of a turn.
 
@@ -33,6 +34,7 @@ def phrase(
         rng: Source of the choices.
         fillers: Hesitations to put beside breaks, or None for a fluent speaker.
         filler_rate: Share of the breaks inside sentences that get one.
+        is_fluent: Whether to break between clauses only, never in mid-phrase.
 
     Returns:
         For each sentence its words and breaks, and whether a pause follows it.
@@ -47,7 +49,7 @@ def phrase(
             words.append(word)
             run += 1
             is_last = index == len(written) - 1
-            if is_last or not _is_due(written, index, run, target):
+            if is_last or not _is_due(written, index, run, target, is_fluent=is_fluent):
                 continue
             _hesitate(words, breaks, fillers, filler_rate, rng)
             target, run = _target(timing, rng), 0
@@ -63,14 +65,14 @@ def _target(timing: HumanTiming, rng: np.random.Generator) -> float:
     return timing.draw("ipu_s", rng, low=0.45, high=7.0) / WORD_S
 
 
-def _is_due(written: list[str], index: int, run: int, target: float) -> bool:
+def _is_due(written: list[str], index: int, run: int, target: float, *, is_fluent: bool) -> bool:
     left = len(written) - 1 - index
     if left < 2 and run < 2 * target:
         return False
     following = written[index + 1].lower().strip(",.!?")
     if written[index][-1] in ",;:" or following in _OPENERS:
         return run >= 0.7 * target
-    return run >= 1.5 * target
+    return not is_fluent and run >= 1.5 * target
 
 
 def _hesitate(

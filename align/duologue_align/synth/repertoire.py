@@ -73,7 +73,7 @@ class Repertoire:
         last_sentence = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
         found = self._by_intent(text, last_sentence) or self._by_subject(text, last_sentence, rng, last_topic, used)
         reason, topic, options = found
-        sentences = [_pick(options, rng, used)]
+        sentences = [_pick(_closest(options, heard), rng, used)]
         if topic is not None:
             sentences += self._continue(topic, rng, used)
         elif reason in ("statement", "question") and rng.random() < 0.25:
@@ -177,6 +177,13 @@ def words_of(text: str) -> list[str]:
 def split_sentences(text: str) -> list[str]:
     """Split written text at sentence-final punctuation."""
     return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
+
+
+def _closest(options: Sequence[str], heard: str) -> Sequence[str]:
+    """Return the options that share the most longer words with what was heard; all of them if none shares any."""
+    words = {word for word in words_of(heard) if len(word) > 4}
+    shared = [len(words & set(words_of(option))) for option in options]
+    return [option for option, count in zip(options, shared, strict=True) if count == max(shared)]
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator, used: set[str]) -> str:
