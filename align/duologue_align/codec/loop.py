@@ -38,7 +38,7 @@ class RunOptions:
         data: Sources of training recordings.
         out: Folder of the run.
         valid: Sources of held-out recordings; none takes a share of the training's.
-        resume: Go on from the checkpoint in `out`.
+        resume: Go on from the checkpoint in `out`, if there is one.
         device: "cpu" or "cuda".
         threads: Cores of torch on the CPU.
         workers: Threads that make clips.
@@ -103,10 +103,10 @@ class _Run:
             self.trainer.network.decoder.compile()
 
     def _saved_state(self) -> dict[str, Any] | None:
-        if not self.options.resume:
-            if self.folder.has_checkpoint:
-                raise ConfigError(f"{self.folder.path} holds a run; go on with --resume or give another --out")
+        if not self.folder.has_checkpoint:
             return None
+        if not self.options.resume:
+            raise ConfigError(f"{self.folder.path} holds a run; go on with --resume or give another --out")
         state = self.folder.load()
         saved, asked = state["settings"], self.settings.to_dict()
         free = {"steps", "minutes", "log_every", "valid_every", "save_every", "samples_every", "weights_dtype"}
@@ -127,6 +127,8 @@ class _Run:
         first = trainer.step * run.batch
         begun = saved_at = time.monotonic()
         before_s = self.elapsed_s
+        if not self.last_valid:
+            self._validate()
         with (
             StopRequest() as stop,
             self._bar() as bar,

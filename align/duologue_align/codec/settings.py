@@ -56,9 +56,11 @@ class DiscriminatorSettings:
         period_channels: Their first width; it doubles twice.
         learning_rate: Peak.
         frames: Frames of each clip that they judge; 0 for all.
+        every: They take part in every this many steps: they cost several times what the codec does.
     """
 
     start_step: int = 2000
+    every: int = 1
     windows: tuple[int, ...] = (2048, 1024, 512)
     stft_channels: int = 32
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)

@@ -132,7 +132,8 @@ class CodecTrainer:
             "stft": self.stft(ours, theirs),
             "waveform": functional.l1_loss(ours, theirs),
         }
-        if self.step < self.settings.discriminator.start_step:
+        judging = self.settings.discriminator
+        if self.step < judging.start_step or self.step % judging.every:
             return losses, None
         real, fake = self._judge(ours, theirs, rng)
         losses["adversarial"] = adversarial_loss(fake)
