@@ -1,0 +1,166 @@
+"""A JACK server on a dummy clock and a virtual user at it, who speaks into a microphone and hears a loudspeaker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+class JackServer:
+    """`jackd` with the dummy driver under a private name."""
+
+    def __init__(self, folder: Path, *, sample_rate_hz: int = 24_000, block_samples: int = 480) -> None:
+        self.name = f"duologue{os.getpid()}"
+        self._arguments = ["-d", "dummy", "-r", str(sample_rate_hz), "-p", str(block_samples), "-C", "1", "-P", "1"]
+        self._log = folder / "jackd.log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                ["jackd", "-r", "-n", self.name, *self._arguments], stdout=log, stderr=subprocess.STDOUT
+            )
+        until_s = time.monotonic() + 10
+        while subprocess.run(["jack_lsp"], capture_output=True, check=False).returncode:
+            assert time.monotonic() < until_s, self._log.read_text()
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class VirtualUser:
+    """Somebody at the server, in a process of its own, so that what the test does to its own interpreter spares it."""
+
+    def __init__(self, pcm: np.ndarray, folder: Path) -> None:
+        self._seconds = 0.0
+        self._said_path, self._heard_path = folder / "said.npy", folder / "heard.npy"
+        np.save(self._said_path, pcm)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(self._said_path), str(self._heard_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._tell("")
+
+    def converse(self, samples: int) -> tuple[np.ndarray, int]:
+        """Say the recording once and listen for `samples`; return what was heard meanwhile and the xruns seen."""
+        xruns = int(self._tell(f"converse {samples}"))
+        return np.load(self._heard_path), xruns
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _tell(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if line:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline().strip()
+        assert answer, "the virtual user's process died"
+        return answer
+
+
+class Ends:
+    """Two JACK clients on the server's sample clock: "vmic" says `pcm` once, "vspk" keeps what it hears."""
+
+    def __init__(self, pcm: np.ndarray) -> None:
+        import jack
+
+        self.heard: list[np.ndarray] = []
+        self.is_talking = False
+        self.xruns = 0
+        self._pcm = pcm
+        self._said = 0
+        self._mic, self._speaker = jack.Client("vmic"), jack.Client("vspk")
+        self._out = self._mic.outports.register("out")
+        self._in = self._speaker.inports.register("in")
+        self._mic.set_process_callback(self._say)
+        self._speaker.set_process_callback(self._listen)
+        self._mic.set_xrun_callback(self._count)
+        self._begin = 0
+        self._mic.activate()
+        self._speaker.activate()
+
+    def talk(self) -> None:
+        """Begin, both ends at one moment of the server's clock, one fifth of a second from now."""
+        self._begin = self._mic.frame_time + self._mic.samplerate // 5
+        self.is_talking = True
+
+    def _say(self, samples: int) -> None:
+        block = np.zeros(samples, dtype=np.float32)
+        first = self._position(self._mic)
+        if self.is_talking and first + samples > 0:
+            positions = np.arange(first, first + samples)
+            inside = (positions >= 0) & (positions < len(self._pcm))
+            block[inside] = self._pcm[positions[inside]]
+        self._out.get_array()[:] = block
+
+    def _listen(self, samples: int) -> None:
+        first = self._position(self._speaker)
+        if self.is_talking and first + samples > 0:
+            self.heard.append(self._in.get_array()[max(0, -first) :].copy())
+
+    def _position(self, client: Any) -> int:
+        return (client.last_frame_time - self._begin + (1 << 31)) % (1 << 32) - (1 << 31)
+
+    def _count(self, delayed_us: float) -> None:
+        self.xruns += 1
+
+
+def serve_user(said_path: str, heard_path: str) -> None:
+    ends = Ends(np.load(said_path))
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        samples = int(line.split()[1])
+        ends.talk()
+        while sum(map(len, list(ends.heard))) < samples:
+            time.sleep(0.05)
+        ends.is_talking = False
+        np.save(heard_path, np.concatenate(ends.heard)[:samples])
+        sys.stdout.write(f"{ends.xruns}\n")
+        sys.stdout.flush()
+
+
+def require_jack(monkeypatch: Any) -> None:
+    """Skip, saying why, where the JACK tests cannot run; else point every JACK library at the private server."""
+    if shutil.which("jackd") is None:
+        pytest.skip("jackd is not installed; on Debian: apt-get install jackd2 libportaudio2 libjack-jackd2-0")
+    pytest.importorskip("jack", reason="JACK-Client is not installed", exc_type=ImportError)
+    pytest.importorskip("sounddevice", reason="sounddevice is not installed")
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", f"duologue{os.getpid()}")
+    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
+    monkeypatch.setenv("JACK_NO_AUDIO_RESERVATION", "1")
+
+
+def find_delay(said: np.ndarray, heard: np.ndarray, *, limit: int) -> int:
+    """Return by how many samples `heard` repeats `said` later, from the largest cross-correlation."""
+    size = 1 << int(np.ceil(np.log2(len(said) + len(heard))))
+    spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size))
+    return int(np.argmax(np.fft.irfft(spectrum, size)[:limit]))
+
+
+if __name__ == "__main__":
+    serve_user(*sys.argv[1:])
