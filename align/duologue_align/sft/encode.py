@@ -200,11 +200,12 @@ def _claim(job: EncodeJob, index: CodesIndex) -> None:
     """Create the folder with copies of codec and tokenizer, or check that it was begun with these same ones."""
     try:
         job.out.mkdir(parents=True, exist_ok=True)
-        if (job.out / INDEX).is_file():
+        if (job.out / INDEX).is_file() and any(job.out.glob("shard-*")):
             there = CodesIndex.read(job.out)
             for name, value in index.source.items():
                 if there.source.get(name) != value:
-                    raise ConfigError(f"{job.out} holds codes of another {name}; give another folder with --out")
+                    kind = "other data" if name == "data" else f"another {name}"
+                    raise ConfigError(f"{job.out} holds codes of {kind}; give another folder with --out")
             return
         _copy(job.codec, job.out / MIMI)
         (job.out / MIMI_CONFIG).write_text(json.dumps(job.mimi_config().to_dict(), indent=2) + "\n", encoding="utf-8")

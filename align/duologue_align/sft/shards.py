@@ -107,12 +107,15 @@ class Codes:
         return self.index.dialogues[number][2]
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Tokens:
-        """Return frames [begin, end) of a dialogue, int16, shape [1 + 2 K, end - begin].
+        """Return frames [begin, end) of a dialogue, as far as there are any, int16, shape [1 + 2 K, T].
 
         Raises:
             WeightsError: The shard is missing or damaged.
         """
-        name, shard, _ = self.index.dialogues[number]
+        name, shard, frames = self.index.dialogues[number]
+        end = frames if end is None else min(end, frames)
+        if begin >= end:
+            return np.zeros((1 + 2 * self.index.codebooks, 0), dtype=np.int16)
         try:
             if shard not in self._open:
                 self._open[shard] = safe_open(self.folder / shard, framework="np")

@@ -35,7 +35,7 @@ def positions_of(codes: Codes, number: int, begin: int, length: int, config: LMC
         Tokens, int64, shape [1 + n_q, length + 1]; -1 past the end of the dialogue.
     """
     first = max(0, begin - config.max_delay)
-    frames = codes.read(number, first, min(begin + length + 1, codes.frames(number))).astype(np.int64)
+    frames = codes.read(number, first, begin + length + 1).astype(np.int64)
     positions = np.full((config.num_streams, length + 1), NO_TOKEN, dtype=np.int64)
     initial = [config.text_card] + [config.card] * config.n_q
     for stream, delay in enumerate(config.delays):

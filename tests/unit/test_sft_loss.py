@@ -1,0 +1,113 @@
+"""The supervised loss against a slow NumPy reading of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import lm_cases  # noqa: E402
+from duologue.errors import ConfigError  # noqa: E402
+from duologue_align.sft.loss import (  # noqa: E402
+    LossWeights,
+    target_weights,
+    token_losses,
+    total_loss,
+    weighted_loss,
+)
+
+CONFIG = lm_cases.MOSHI_LIKE
+BATCH, LENGTH = 3, 7
+
+
+def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    text_logits = draw.standard_normal((BATCH, LENGTH, CONFIG.text_card)).astype(np.float32) * 3
+    audio_logits = draw.standard_normal((BATCH, CONFIG.dep_q, LENGTH, CONFIG.card)).astype(np.float32) * 3
+    targets = draw.integers(0, CONFIG.card, (BATCH, 1 + CONFIG.dep_q, LENGTH))
+    targets[:, 0] = draw.choice([0, 3, 5, 39], (BATCH, LENGTH))
+    targets[0, 1:, 0] = CONFIG.card  # initial tokens are not predicted
+    targets[0, 0, 0] = CONFIG.text_card
+    targets[2, :, 5:] = -1
+    return text_logits, audio_logits, targets
+
+
+def slow_loss(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarray, weights: LossWeights) -> float:
+    def entropy(logits: np.ndarray, target: int) -> float:
+        shifted = logits.astype(np.float64) - logits.max()
+        return float(np.log(np.exp(shifted).sum()) - shifted[target])
+
+    text = text_weight = audio = audio_weight = 0.0
+    for b in range(BATCH):
+        for t in range(LENGTH):
+            target = targets[b, 0, t]
+            if 0 <= target < CONFIG.text_card:
+                weight = {3: weights.padding, 0: weights.end_padding}.get(int(target), weights.word)
+                text += weight * entropy(text_logits[b, t], target)
+                text_weight += weight
+            for k in range(CONFIG.dep_q):
+                code = targets[b, 1 + k, t]
+                if 0 <= code < CONFIG.card:
+                    weight = weights.semantic if k == 0 else weights.acoustic
+                    audio += weight * entropy(audio_logits[b, k, t], code)
+                    audio_weight += weight
+    return weights.text * text / text_weight + weights.audio * audio / audio_weight
+
+
+def loss_of(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarray, weights: LossWeights) -> float:
+    wanted = torch.from_numpy(targets)
+    losses = token_losses(torch.from_numpy(text_logits), torch.from_numpy(audio_logits), wanted)
+    sums = weighted_loss(losses, *target_weights(wanted, CONFIG, weights))
+    return float(total_loss(sums, sums.text_weight, sums.audio_weight, weights))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossWeights(),
+        LossWeights(padding=0.1, end_padding=2.0, word=0.7, semantic=3.0, acoustic=0.2, text=0.5, audio=4.0),
+        LossWeights(semantic=0.0),
+    ],
+)
+def test_the_loss_is_the_slow_one(weights: LossWeights) -> None:
+    case = example()
+    assert loss_of(*case, weights) == pytest.approx(slow_loss(*case, weights), rel=1e-6)
+
+
+def test_the_defaults_are_moshi_finetunes() -> None:
+    defaults = LossWeights()
+    assert (defaults.padding, defaults.end_padding, defaults.word) == (0.5, 0.5, 1.0)
+    assert (defaults.semantic, defaults.acoustic, defaults.text, defaults.audio) == (100.0, 1.0, 1.0, 1.0)
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    weights = LossWeights()
+    text_logits, audio_logits, targets = (torch.from_numpy(array) for array in example(3))
+    of_text, of_audio = target_weights(targets, CONFIG, weights)
+    totals = of_text.sum(), of_audio.sum()
+    parts = []
+    for row in range(BATCH):
+        one = slice(row, row + 1)
+        losses = token_losses(text_logits[one], audio_logits[one], targets[one])
+        parts.append(total_loss(weighted_loss(losses, of_text[one], of_audio[one]), *totals, weights))
+    assert float(sum(parts)) == pytest.approx(loss_of(*example(3), weights), rel=1e-6)
+
+
+def test_nothing_to_predict_costs_nothing_and_gives_no_gradient() -> None:
+    text_logits, audio_logits, targets = (torch.from_numpy(array) for array in example())
+    text_logits.requires_grad_(True)
+    losses = token_losses(text_logits, audio_logits, torch.full_like(targets, -1))
+    sums = weighted_loss(losses, *target_weights(torch.full_like(targets, -1), CONFIG, LossWeights()))
+    loss = total_loss(sums, sums.text_weight, sums.audio_weight, LossWeights())
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert float(text_logits.grad.abs().max()) == 0
+
+
+@pytest.mark.parametrize("change", [{"semantic": -1.0}, {"padding": float("nan")}, {"semantic": 0.0, "acoustic": 0.0}])
+def test_senseless_weights_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="loss"):
+        replace(LossWeights(), **change)
