@@ -76,7 +76,7 @@ def test_a_talker_holds_when_interrupted() -> None:
 
 def test_each_fault_shows_in_the_measures() -> None:
     def measured(behaviour: Behaviour) -> dict[str, float]:
-        return measure_facts(_facts(_compose(seed, behaviour)) for seed in range(14)).summary()
+        return measure_facts(_facts(_compose(seed, behaviour, interruption_share=0.5)) for seed in range(14)).summary()
 
     good = measured(Behaviour())
     assert measured(Behaviour(takes_over_pauses=True))["takeover_rate"] > good["takeover_rate"] + 0.15

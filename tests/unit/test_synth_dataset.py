@@ -7,6 +7,7 @@ import soundfile
 
 from duologue.errors import ConfigError
 from duologue_align.cli import main
+from duologue_align.synth import dataset as dataset_module
 from duologue_align.synth import dialogue as dialogue_module
 from duologue_align.synth.check import BANDS, failures, measure_facts, table
 from duologue_align.synth.dataset import DatasetConfig, is_complete, paths_of, read_facts, write_dataset
@@ -156,11 +157,23 @@ def test_a_silent_agent_fails_the_check() -> None:
     assert all(band.name in table(summary) for band in BANDS)
 
 
-def test_commands_tell_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_package_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dataset_module, "find_spec", lambda module: None if module == "hibari" else module)
+    assert main(["synth", "--out", str(tmp_path / "new"), "--hours", "1"]) == 2
+    assert "hibari-tts is not installed; install it with: pip install 'duologue[align]'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_commands_tell_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["synth", "--out", str(tmp_path), "--hours", "-1"]) == 2
     assert "hours is -1.0; give a number above 0" in capsys.readouterr().err
     assert main(["synth-check", str(tmp_path)]) == 2
     assert "holds no dialogues" in capsys.readouterr().err
+    monkeypatch.setattr(dataset_module, "_require_packages", lambda: None)
     (tmp_path / "file").touch()
     assert main(["synth", "--out", str(tmp_path / "file"), "--hours", "1"]) == 2
     assert "give another folder with --out" in capsys.readouterr().err

@@ -30,7 +30,7 @@ LATCH_S = (0.06, 0.17)
 """Silence between two sentences of one IPU."""
 LONGEST_PAUSE_S = 1.8
 """Human pauses above this are not drawn."""
-PLACEMENT_YIELD = {"agent": 2.0, "user": 2.4}
+PLACEMENT_YIELD = {"agent": 1.8, "user": 3.2}
 """Backchannels of a side are drawn this much more often than wanted: those that find no room are dropped."""
 GOES_ON_S = {"agent": 1.3, "user": 1.2}
 """From its onset to the end of the other side's turn; the agent is to be heard speaking on after the user's."""

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,11 +26,18 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, MissingExtraError
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.synth.dialogue import BEHAVIOUR_SHARES, SPLITS, duration_s, make_dialogue
 from duologue_align.synth.pieces import Speaker
 from duologue_align.synth.voices import users_of
+
+_PACKAGES = {
+    "hibari": "hibari-tts",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "chitchat_dataset": "chitchat-dataset",
+}
 
 FORMAT = 1
 """Version of what a seed means; it changes when the same seed gives other dialogues."""
@@ -88,6 +97,8 @@ def write_dataset(
     """
     if jobs < 1:
         raise ConfigError(f"jobs is {jobs}; give 1 or more")
+    if speaker is None:
+        _require_packages()
     _claim(out, config)
     numbers = list(range(config.dialogues))
     missing = [number for number in numbers if not is_complete(out, number, config.audio)]
@@ -141,12 +152,21 @@ def _write_all(
     assert speaker is None, "a stand-in speaker lives in one process"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     waiting = iter(missing)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    # An interrupt is the parent's to handle: the workers finish what they hold.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=signal.signal, initargs=quiet) as pool:
         # A few at a time, so that an interrupt does not leave a long queue behind.
         running = [pool.submit(_write_one, out, config, number, None) for number in islice(waiting, 2 * jobs)]
         while running:
             yield running.pop(0).result()
             running += [pool.submit(_write_one, out, config, number, None) for number in islice(waiting, 1)]
+
+
+def _require_packages() -> None:
+    """Refuse at once what would otherwise fail inside a worker."""
+    for module, package in _PACKAGES.items():
+        if find_spec(module) is None:
+            raise MissingExtraError(package, "align")
 
 
 _speaker: Speaker | None = None
