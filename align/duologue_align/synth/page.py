@@ -10,7 +10,14 @@ from duologue_align.synth.dataset import paths_of, read_facts
 
 PIXELS_PER_S = 14
 _LANES = {"agent": 34, "user": 74}
-_MARKED = ("backchannel", "interruption", "agent_yielded", "agent_held", "takeover", "turn_missed")
+_LABELS = {
+    "backchannel": "bc",
+    "interruption": "interruption",
+    "agent_yielded": "yielded",
+    "agent_held": "held",
+    "takeover": "takeover",
+    "turn_missed": "no answer",
+}
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}
 section{border-top:1px solid #ddd;padding:1rem 0} .lanes{overflow-x:auto} audio{width:100%} small{color:#666}
@@ -52,7 +59,7 @@ def write_page(out: Path, *, first: int, audio: str) -> Path:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Synthetic dialogues</title>'
         f"<style>{_STYLE}</style><h1>Synthetic dialogues</h1>"
         "<p>Left channel and upper lane: the agent. Right channel and lower lane: the user. Click a lane to listen "
-        f"from there.</p>{sections}<script>{_SCRIPT.replace('PX', str(PIXELS_PER_S))}</script></html>\n"
+        f"from there. bc: backchannel.</p>{sections}<script>{_SCRIPT.replace('PX', str(PIXELS_PER_S))}</script></html>\n"
     )
     path = out / "index.html"
     path.write_text(page, encoding="utf-8")
@@ -87,9 +94,9 @@ def _lanes(facts: dict[str, Any]) -> str:
             x, length = start_s * PIXELS_PER_S, max(1.0, (end_s - start_s) * PIXELS_PER_S)
             parts.append(f'<rect class="{side}" x="{x:.1f}" y="{y}" width="{length:.1f}" height="18"/>')
     for event in facts["events"]:
-        if event["kind"] in _MARKED:
+        label = _LABELS.get(event["kind"])
+        if label is not None:
             y = 22 if event["side"] == "agent" else 70
-            label = event["kind"].removeprefix("agent_").replace("_", " ")
             parts.append(f'<text x="{event["start_s"] * PIXELS_PER_S:.1f}" y="{y}">{label}</text>')
     parts.append('<line class="now" x1="0" y1="26" x2="0" y2="98"/></svg>')
     return "".join(parts)
