@@ -1,6 +1,7 @@
-"""The `duologue` command: demo, run, metrics, info.
+"""The `duologue` command: demo, run, metrics, profile, info.
 
-Exit codes: 0 done, 2 a wrong argument or setting, 3 input that cannot be used (audio, weights), 130 interrupted.
+Exit codes: 0 done, 2 a wrong argument or setting, 3 input that cannot be used (audio, weights), 4 the latency budget is
+missed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import AudioError, DuologueError, WeightsError
+from duologue.profile import command as profile_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _build_parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Callable[[argparse.Namespace], int | None] = options.command
     try:
-        command(options)
+        return command(options) or 0
     except DuologueError as error:
         print(f"duologue: error: {error}", file=sys.stderr)
         return 3 if isinstance(error, AudioError | WeightsError) else 2
     except KeyboardInterrupt:
         print("duologue: interrupted; nothing was written", file=sys.stderr)
         return 130
-    return 0
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -63,6 +64,10 @@ def _build_parser() -> argparse.ArgumentParser:
     metrics.add_argument("--out", type=Path, help="also write report.json and report.html into this folder")
     metrics.add_argument("--json", action="store_true", help="print the report as JSON")
     metrics.set_defaults(command=_metrics)
+
+    profile = commands.add_parser("profile", help="latency on this machine: stages, engines, scheduler, sound device")
+    profile_command.add_options(profile)
+    profile.set_defaults(command=profile_command.run)
 
     info = commands.add_parser("info", help="versions, instruction set, engines, default agent")
     info.add_argument("--json", action="store_true", help="print as JSON")

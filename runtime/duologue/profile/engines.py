@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
 from duologue.profile.clock import Clock
 from duologue.profile.frames import FrameTime, Pacing, RunProfile, profile_run, run_frames
-from duologue.profile.host import resident_mb
+from duologue.profile.host import Pressure, PressureMeter, resident_mb
 from duologue.profile.timing import Timing, summarise
 from duologue.types import Codes, FrameResult, Pcm
 
@@ -76,10 +76,12 @@ class MeasuredEngine:
     Attributes:
         profile: The statistics.
         times: Frames by pacing.
+        pressure: What others took from the host during the run in real time.
     """
 
     profile: EngineProfile
     times: dict[Pacing, list[FrameTime]]
+    pressure: Pressure
 
 
 def candidates(config: AgentConfig, *, is_engine_chosen: bool, is_dtype_chosen: bool) -> list[AgentConfig]:
@@ -103,7 +105,14 @@ def candidates(config: AgentConfig, *, is_engine_chosen: bool, is_dtype_chosen: 
     return chosen
 
 
-def measure_engine(name: str | None, config: AgentConfig, frames: Sequence[Pcm], clock: Clock) -> MeasuredEngine:
+def measure_engine(
+    name: str | None,
+    config: AgentConfig,
+    frames: Sequence[Pcm],
+    clock: Clock,
+    *,
+    and_then: Callable[[DuplexAgent], None] | None = None,
+) -> MeasuredEngine:
     """Load an agent and run the frames through it twice, each time in a fresh conversation.
 
     Args:
@@ -111,12 +120,13 @@ def measure_engine(name: str | None, config: AgentConfig, frames: Sequence[Pcm],
         config: Its settings.
         frames: What the user says; the first one warms up.
         clock: Time.
+        and_then: Called with the agent after its runs, while it is loaded.
 
     Raises:
         DuologueError: As `DuplexAgent.load`.
     """
     try:
-        return _measure(name, config, frames, clock)
+        return _measure(name, config, frames, clock, and_then)
     finally:
         _release(config)
 
@@ -126,7 +136,7 @@ def failed_engine(config: AgentConfig, error: Exception) -> MeasuredEngine:
     _log.warning("%s %s on %s: %s", config.engine, config.dtype, config.device, error)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     profile = EngineProfile(engine=config.engine, dtype=config.dtype, device=config.device, error=reason)
-    return MeasuredEngine(profile=profile, times={})
+    return MeasuredEngine(profile=profile, times={}, pressure=Pressure(cpu_share=None, steal_share=None))
 
 
 def model_by_events(engine: StepEngine, user_codes: Sequence[Codes]) -> Timing:
@@ -149,12 +159,20 @@ def model_by_events(engine: StepEngine, user_codes: Sequence[Codes]) -> Timing:
     return summarise(times_ms[1:])
 
 
-def _measure(name: str | None, config: AgentConfig, frames: Sequence[Pcm], clock: Clock) -> MeasuredEngine:
+def _measure(
+    name: str | None,
+    config: AgentConfig,
+    frames: Sequence[Pcm],
+    clock: Clock,
+    and_then: Callable[[DuplexAgent], None] | None,
+) -> MeasuredEngine:
     is_torch_gpu = config.engine == "torch" and config.device == "cuda"
     before_mb, begun_s = resident_mb(), clock.now_s()
     agent = DuplexAgent.load(name, config)
     load_s, loaded_mb = clock.now_s() - begun_s, resident_mb()
+    meter = PressureMeter()
     paced, first_ms, codes = _converse(agent, frames, clock, "real_time")
+    pressure = meter.read()
     hurried, _, _ = _converse(agent, frames, clock, "back_to_back")
     profile = EngineProfile(
         engine=config.engine,
@@ -169,7 +187,9 @@ def _measure(name: str | None, config: AgentConfig, frames: Sequence[Pcm], clock
         runs=(profile_run(paced, pacing="real_time"), profile_run(hurried, pacing="back_to_back")),
         model_on_gpu=model_by_events(agent.engine, codes) if is_torch_gpu else None,
     )
-    return MeasuredEngine(profile=profile, times={"real_time": paced, "back_to_back": hurried})
+    if and_then is not None:
+        and_then(agent)
+    return MeasuredEngine(profile=profile, times={"real_time": paced, "back_to_back": hurried}, pressure=pressure)
 
 
 def _release(config: AgentConfig) -> None:

@@ -13,6 +13,7 @@ from duologue.profile.timing import Timing, summarise
 
 TICK_MS = 1.0
 """Period of the ticker."""
+_MAX_VALUES = 2_000_000
 
 
 def tick_overshoots_ms(clock: Clock, should_stop: Callable[[], bool]) -> list[float]:
@@ -97,12 +98,17 @@ class GilHog:
 
 
 def _values_that_take(hold_ms: float) -> list[float]:
+    """Return values whose sorting takes that long on a core of its own; waiting for a core does not count."""
     source = random.Random(0)
-    values = [source.random() for _ in range(20_000)]
-    # The shortest of a few is the one that nothing interrupted; sorting grows a little faster than the list.
-    unit_ms = min(_sort_ms(values) for _ in range(5))
-    count = min(int(20_000 * (hold_ms / unit_ms) ** 0.92), 5_000_000)
-    return [source.random() for _ in range(count)]
+    count = 20_000
+    for _ in range(3):
+        values = [source.random() for _ in range(count)]
+        begun_s = time.thread_time()
+        sorted(values)
+        took_ms = 1e3 * (time.thread_time() - begun_s)
+        # Long lists leave the caches, so the guess is made again from its own result.
+        count = min(int(count * hold_ms / max(took_ms, 0.01)), _MAX_VALUES)
+    return values[:count]
 
 
 def _sort_ms(values: list[float]) -> float:

@@ -1,0 +1,84 @@
+"""The measured frames in the trace event format of Chrome and Perfetto: one track per stage, late frames flagged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from duologue.profile.engines import MeasuredEngine
+from duologue.profile.frames import FrameTime, Pacing
+from duologue.types import FRAME_MS
+
+_FRAME_TRACK = 0
+_PACING_WORDS: dict[Pacing, str] = {"real_time": "in real time", "back_to_back": "back to back"}
+
+
+def render_trace(engines: Sequence[MeasuredEngine]) -> str:
+    """Return the trace as JSON text; open it in ui.perfetto.dev or chrome://tracing.
+
+    Every run of an engine is a process of its own, every stage a thread in it. Times are those of the monotonic
+    clock, so the trace lies beside others of this machine.
+
+    Args:
+        engines: Measured engines; one without frames adds nothing.
+    """
+    runs = [
+        (engine.profile.name, pacing, times) for engine in engines for pacing, times in engine.times.items() if times
+    ]
+    events: list[dict[str, Any]] = []
+    for process, (name, pacing, times) in zip(count(1), runs, strict=False):
+        events += _names(process, f"{name}, {_PACING_WORDS[pacing]}", [s for s in times[0].stage_ms if s != "total"])
+        for time in times:
+            events += _frame_events(process, time)
+    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
+
+
+def _names(process: int, name: str, stages: Sequence[str]) -> Iterator[dict[str, Any]]:
+    yield {"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": name}}
+    for track, stage in enumerate(["frame", *stages]):
+        yield {"ph": "M", "name": "thread_name", "pid": process, "tid": track, "args": {"name": stage}}
+        yield {"ph": "M", "name": "thread_sort_index", "pid": process, "tid": track, "args": {"sort_index": track}}
+
+
+def _frame_events(process: int, time: FrameTime) -> Iterator[dict[str, Any]]:
+    begun_us = 1e6 * time.begun_s
+    total_us = 1e3 * time.stage_ms["total"]
+    details = {
+        "frame": time.index,
+        "late": time.is_late,
+        "waited_ms": 1e3 * (time.begun_s - time.due_s),
+        "budget_share": time.stage_ms["total"] / FRAME_MS,
+    }
+    whole = {
+        "ph": "X",
+        "cat": "frame",
+        "name": "late frame" if time.is_late else "frame",
+        "pid": process,
+        "tid": _FRAME_TRACK,
+        "ts": begun_us,
+        "dur": total_us,
+        "args": details,
+    }
+    if time.is_late:
+        whole["cname"] = "terrible"
+        mark = {"ph": "i", "s": "p", "cat": "frame", "name": "late", "pid": process, "tid": _FRAME_TRACK}
+        yield {**mark, "ts": begun_us + total_us, "args": {"frame": time.index}}
+    yield whole
+    stages = [(stage, ms) for stage, ms in time.stage_ms.items() if stage != "total"]
+    at_us = begun_us
+    for track, (stage, ms) in enumerate(stages, start=_FRAME_TRACK + 1):
+        yield {
+            "ph": "X",
+            "cat": "stage",
+            "name": stage,
+            "pid": process,
+            "tid": track,
+            "ts": at_us,
+            "dur": 1e3 * ms,
+            "args": {"frame": time.index},
+        }
+        at_us += 1e3 * ms
+    counter = {"ph": "C", "name": "frame ms", "pid": process, "tid": _FRAME_TRACK, "ts": begun_us}
+    yield {**counter, "args": {"total": time.stage_ms["total"]}}
