@@ -28,7 +28,7 @@ MIMI: dict[str, Any] = {
         "output_dimensions": [32],
     },
 }
-PIECES = 160
+PIECES = 120
 WORDS = [
     "hello",
     "how",
