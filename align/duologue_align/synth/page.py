@@ -59,7 +59,8 @@ def write_page(out: Path, *, first: int, audio: str) -> Path:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Synthetic dialogues</title>'
         f"<style>{_STYLE}</style><h1>Synthetic dialogues</h1>"
         "<p>Left channel and upper lane: the agent. Right channel and lower lane: the user. Click a lane to listen "
-        f"from there. bc: backchannel.</p>{sections}<script>{_SCRIPT.replace('PX', str(PIXELS_PER_S))}</script></html>\n"
+        f"from there. bc: backchannel.</p>{sections}"
+        f"<script>{_SCRIPT.replace('PX', str(PIXELS_PER_S))}</script></html>\n"
     )
     path = out / "index.html"
     path.write_text(page, encoding="utf-8")
