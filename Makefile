@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt')
 
-.PHONY: demo test dev native-test lint format types bench check clean
+.PHONY: demo test dev native-test lint format types bench tables check clean
 
 demo: $(VENV)/.runtime  ## Hold a conversation with a recorded user and print its metrics
 	$(BIN)/duologue demo
@@ -53,6 +53,9 @@ types: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/codec.py
 	$(BIN)/python benchmarks/model_step.py
+
+tables: $(VENV)/.dev  ## Render the README's tables from the committed results
+	$(BIN)/python benchmarks/readme_tables.py
 
 check: lint types test
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,8 @@ def test_there_are_snippets() -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
 def test_links_lead_somewhere(link: str) -> None:
     assert (Path(__file__).parents[2] / link).exists()
+
+
+def test_tables_show_the_committed_results() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "readme_tables.py"
+    subprocess.run([sys.executable, script, "--check"], check=True)

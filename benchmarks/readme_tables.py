@@ -1,0 +1,110 @@
+"""Render the README's tables from the committed results, between its `<!-- table: NAME -->` and `<!-- end -->` marks.
+
+    python benchmarks/readme_tables.py [--check]
+
+With --check nothing is written; exit code 1 if the README does not show the committed results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+MARKS = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    options = parser.parse_args()
+    found = README.read_text(encoding="utf-8")
+    wanted = MARKS.sub(lambda match: match[1] + render(match[2]) + match[3], found)
+    if options.check:
+        sys.exit("README.md does not show the committed results: make tables" if found != wanted else 0)
+    README.write_text(wanted, encoding="utf-8")
+
+
+def render(name: str) -> str:
+    """Return one table with its caption, for every machine that has a result of that name."""
+    parts = [
+        TABLES[name](json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RESULTS.glob(f"*/{name}.json"))
+    ]
+    return "\n".join(parts)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def codec_table(result: dict[str, Any]) -> str:
+    rows = []
+    for threads, run in result["runs"].items():
+        base = run["codecs"]["rustymimi"]["both"]["p50_ms"] if "rustymimi" in run["codecs"] else float("nan")
+        for name, codec in run["codecs"].items():
+            both = codec["both"]
+            agreement = f"{codec['code_agreement']:.2%}" if "code_agreement" in codec else ""
+            stages = [f"{codec[stage]['p50_ms']:.1f}" for stage in ("encode", "decode", "both")]
+            cells = [name, threads, *stages, f"{both['p95_ms']:.1f}", f"{both['p99_ms']:.1f}"]
+            rows.append([*cells, f"{base / both['p50_ms']:.1f}x", agreement])
+    header = [
+        "codec",
+        "threads",
+        "encode",
+        "decode",
+        "both",
+        "both p95",
+        "both p99",
+        "rustymimi / it",
+        "codes equal to ours",
+    ]
+    caption = (
+        f"Full-size Mimi, 8 codebooks, float32, ms per 80 ms frame (medians), {result['machine']}, {result['isa']}; "
+        "all in one run:\n`python benchmarks/codec.py`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+def model_step_table(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["results"]:
+        if "error" in row:
+            continue
+        times = [f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "max_ms")]
+        rows.append([row["engine"], str(row["context"]), *times, f"{row['bandwidth_share']:.0%}"])
+    header = ["engine", "context", "p50", "p95", "p99", "max", "share of memory bandwidth"]
+    caption = (
+        f"One model step, {result['shape']} shape, {result['weights']}, ms, {result['machine']}, "
+        f"{result['threads']} thread(s); all in one run:\n`python benchmarks/model_step.py --device {result['device']}`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+def degenerate_agents_table(result: dict[str, Any]) -> str:
+    header = ["agent", *next(iter(result.values()))]
+    rows = [
+        [name, *("-" if value is None else f"{value:.2f}" for value in row.values())] for name, row in result.items()
+    ]
+    caption = (
+        "Agents that understand nothing, and the person who took that call, against the same user (a real "
+        "phone call):\n`python benchmarks/degenerate_agents.py USER.wav AGENT.wav`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "codec": codec_table,
+    "model_step": model_step_table,
+    "degenerate_agents": degenerate_agents_table,
+}
+
+if __name__ == "__main__":
+    main()
