@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class JackServer:
     def stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(0.5)
+            self._process.wait(2)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -68,8 +69,11 @@ class VirtualUser:
         return np.load(self._heard_path), xruns
 
     def close(self) -> None:
+        """Leave politely: a server whose clients were killed may not end on request, and keeps its place for ever."""
+        with suppress(subprocess.TimeoutExpired, OSError):
+            self._process.communicate(timeout=1)
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
     def _tell(self, line: str) -> str:
         assert self._process.stdin is not None
@@ -128,6 +132,11 @@ class Ends:
     def _count(self, delayed_us: float) -> None:
         self.xruns += 1
 
+    def close(self) -> None:
+        for client in (self._mic, self._speaker):
+            client.deactivate()
+            client.close()
+
 
 def serve_user(said_path: str, heard_path: str) -> None:
     ends = Ends(np.load(said_path))
@@ -142,6 +151,7 @@ def serve_user(said_path: str, heard_path: str) -> None:
         np.save(heard_path, np.concatenate(ends.heard)[:samples])
         sys.stdout.write(f"{ends.xruns}\n")
         sys.stdout.flush()
+    ends.close()
 
 
 def require_jack(monkeypatch: Any) -> None:
