@@ -7,7 +7,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "kernels.h"
 
@@ -157,29 +159,24 @@ void block(const GemmCall& call, const float* weights, int row, int column) {
 
 using Block = void (*)(const GemmCall&, const float*, int, int);
 
-template <int ROWS>
-struct TallTable {
-  static void fill(Block* table) {
-    table[ROWS] = block<ROWS, kTallVectors, false>;
-    TallTable<ROWS - 1>::fill(table);
-  }
+struct Blocks {
+  Block by_rows[kTallRows];
 };
-template <>
-struct TallTable<0> {
-  static void fill(Block*) {}
-};
+
+template <int... ROWS>
+constexpr Blocks tall_blocks(std::integer_sequence<int, ROWS...>) {
+  return {{block<ROWS + 1, kTallVectors, false>...}};
+}
+
+constexpr Blocks kTallBlocks = tall_blocks(std::make_integer_sequence<int, kTallRows>());
 
 // Rows in blocks as even as they come, so that no block is left with a row or two.
 void tall(const GemmCall& call, const GemmPart& part, const float* weights, int column) {
-  static const struct Blocks {
-    Block of[kTallRows + 1] = {};
-    Blocks() { TallTable<kTallRows>::fill(of); }
-  } blocks;
   int left = part.row_end - part.row_begin;
   int row = part.row_begin;
   for (int count = (left + kTallRows - 1) / kTallRows; count > 0; --count) {
     const int rows = (left + count - 1) / count;
-    blocks.of[rows](call, weights, row, column);
+    kTallBlocks.by_rows[rows - 1](call, weights, row, column);
     row += rows;
     left -= rows;
   }

@@ -7,6 +7,8 @@
 namespace duologue {
 namespace {
 
+constexpr int kPackRows = 16;
+
 float from_bits(std::uint32_t bits) {
   float value = 0.0F;
   std::memcpy(&value, &bits, sizeof value);
@@ -147,16 +149,21 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   if (out == nullptr) return packed;
   for (int i = 0; bias_n > 0 && i < n; ++i) bias_out[i] = bias[i % bias_n];
   for (int panel = 0; panel < packed.panels(); ++panel) {
-    for (int lane = 0; lane < width && panel * width + lane < n; ++lane) {
-      const int column = panel * width + lane;
-      const float* from = source.base + column / source.inner_n * source.outer_n_step +
-                          column % source.inner_n * source.inner_n_step;
-      float* to = out + static_cast<std::ptrdiff_t>(panel) * k * width + lane;
-      for (int outer = 0; outer < k / source.inner_k; ++outer) {
-        const float* line = from + outer * source.outer_k_step;
-        for (int inner = 0; inner < source.inner_k; ++inner) {
-          to[static_cast<std::ptrdiff_t>(outer * source.inner_k + inner) * width] =
-              line[inner * source.inner_k_step];
+    float* to = out + static_cast<std::ptrdiff_t>(panel) * k * width;
+    const int columns = std::min(width, n - panel * width);
+    // A few rows at a time for all columns, so that the lines being written stay in cache.
+    for (int outer = 0; outer < k / source.inner_k; ++outer) {
+      for (int begin = 0; begin < source.inner_k; begin += kPackRows) {
+        const int rows_here = std::min(kPackRows, source.inner_k - begin);
+        float* block = to + static_cast<std::ptrdiff_t>(outer * source.inner_k + begin) * width;
+        for (int lane = 0; lane < columns; ++lane) {
+          const int column = panel * width + lane;
+          const float* line = source.base + outer * source.outer_k_step + begin * source.inner_k_step +
+                              column / source.inner_n * source.outer_n_step +
+                              column % source.inner_n * source.inner_n_step;
+          for (int i = 0; i < rows_here; ++i) {
+            block[static_cast<std::ptrdiff_t>(i) * width + lane] = line[i * source.inner_k_step];
+          }
         }
       }
     }
