@@ -99,14 +99,16 @@ def test_the_agent_speaks_on_through_a_backchannel() -> None:
 
 def test_backchannel_rates_differ_between_people() -> None:
     rng = np.random.default_rng(0)
-    rates = [draw_plan(60.0, "train", human_timing(), rng).user_backchannels_per_min for _ in range(400)]
-    assert np.quantile(rates, 0.1) == pytest.approx(1.3, abs=0.5)
-    assert np.quantile(rates, 0.9) == pytest.approx(8.2, abs=1.2)
+    plans = [
+        draw_plan(60.0, "train", human_timing(), rng, talkativeness=np.full(2, share)) for share in (0.1, 0.5, 0.9)
+    ]
+    assert [plan.user_backchannels_per_min for plan in plans] == pytest.approx([1.3, 4.2, 8.2], abs=0.2)
+    assert [plan.agent_backchannels_per_min for plan in plans] == pytest.approx([1.5, 4.2, 8.2], abs=0.2)
 
 
 def test_most_agents_behave_and_every_fault_occurs() -> None:
     rng = np.random.default_rng(0)
-    behaviours = [draw_plan(60.0, "test", human_timing(), rng).behaviour for _ in range(600)]
+    behaviours = [draw_plan(60.0, "test", human_timing(), rng, talkativeness=np.zeros(2)).behaviour for _ in range(600)]
     assert 0.55 < np.mean([behaviour == Behaviour() for behaviour in behaviours]) < 0.67
     assert {name for name in Behaviour.__dataclass_fields__ if any(getattr(b, name) for b in behaviours)} == set(
         Behaviour.__dataclass_fields__

@@ -20,6 +20,8 @@ from duologue_align.synth.voices import AGENT, users_of
 
 SHORTEST_S, LONGEST_S = 60.0, 120.0
 SPLITS = ("train", "test")
+SPREADING_STEPS = (0.6180339887, 0.4142135624)
+"""Irrational steps, of the golden ratio and of the square root of two: multiples modulo 1 fill [0, 1) evenly."""
 
 BEHAVIOUR_SHARES = {
     "takes_over_pauses": 0.10,
@@ -67,7 +69,9 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
     """
     rng = _rng(seed, split, number, 1)
     timing = human_timing()
-    plan = draw_plan(duration_s(seed, split, number), split, timing, rng)
+    # Spread evenly over the dialogues instead of drawn for each, the rates of a small data set are human too.
+    shares = (_rng(seed, split, 0, 3).random(2) + number * np.array(SPREADING_STEPS)) % 1.0
+    plan = draw_plan(duration_s(seed, split, number), split, timing, rng, talkativeness=shares)
     augmentation = draw_augmentation(rng)
     composer = Composer(
         plan, speaker=speaker, timing=timing, repertoire=written_repertoire(), lines=user_text(split), rng=rng
@@ -84,16 +88,31 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
     )
 
 
-def draw_plan(length_s: float, split: str, timing: HumanTiming, rng: np.random.Generator) -> DialoguePlan:
-    """Draw a dialogue's user, manners and rates; the backchannel rates of two people differ as those of humans do."""
+def draw_plan(
+    length_s: float,
+    split: str,
+    timing: HumanTiming,
+    rng: np.random.Generator,
+    *,
+    talkativeness: npt.NDArray[np.float64],
+) -> DialoguePlan:
+    """Draw a dialogue's user, manners and rates; the backchannel rates of two people differ as those of humans do.
+
+    Args:
+        length_s: Length of the dialogue.
+        split: Which user voices.
+        timing: Human figures.
+        rng: Source of the choices.
+        talkativeness: Share of humans who backchannel less than the user and than the agent, shape [2], in [0, 1].
+    """
     voices = users_of(split)
     behaviour = Behaviour(**{name: bool(rng.random() < share) for name, share in BEHAVIOUR_SHARES.items()})
     return DialoguePlan(
         duration_s=length_s,
         user=voices[int(rng.integers(len(voices)))],
         behaviour=behaviour,
-        user_backchannels_per_min=timing.draw("backchannels_per_speech_min", rng),
-        agent_backchannels_per_min=timing.draw("backchannels_per_speech_min", rng, low=1.5),
+        user_backchannels_per_min=timing.quantile("backchannels_per_speech_min", float(talkativeness[0])),
+        agent_backchannels_per_min=max(1.5, timing.quantile("backchannels_per_speech_min", float(talkativeness[1]))),
         interruption_share=float(rng.uniform(0.05, 0.3)),
     )
 
