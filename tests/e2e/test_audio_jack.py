@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from duologue.audio.devices import list_devices
 from duologue.audio.driver import PortAudioSpec
@@ -19,7 +21,9 @@ from duologue.audio.echo import EchoAgent
 from duologue.audio.files import AudioFile
 from duologue.audio.live import LiveSession, open_live
 from duologue.errors import DeviceError
+from duologue.metrics.meter import measure
 from duologue.metrics.types import Event
+from duologue.types import FRAME_SAMPLES
 from virtual_user import JackServer, VirtualUser, find_delay, require_jack
 
 pytestmark = pytest.mark.audio
@@ -144,6 +148,33 @@ def test_a_host_that_holds_its_interpreter_costs_no_audio(
     assert after.frames - before.frames >= 120 - xruns
     assert after.lost_input_ms == after.dropped_user_ms == 0
     assert after.concealed_ms - before.concealed_ms <= 100
+
+
+def test_the_bundled_agent_converses_and_its_live_metrics_equal_the_recording(
+    start_server: StartServer, seat_user: SeatUser, demo_user: Path, tmp_path: Path
+) -> None:
+    start_server()
+    said = np.ascontiguousarray(AudioFile(demo_user).read(24_000)[: 20 * 24_000])
+    user = seat_user(said)
+    path = tmp_path / "conversation.wav"
+    with open_live(device=DEVICE, record_path=str(path)) as live:
+        _settle(live)
+        heard, user_xruns = user.converse(len(said))
+        # Nothing more is heard, so that report and recording end together.
+        user.close()
+        stats, report = live.stats(), live.report()
+    recorded, _ = soundfile.read(path, dtype="float32")
+    samples = report.latency["total"].count * FRAME_SAMPLES
+    again = measure(recorded[:samples, 0].copy(), recorded[:samples, 1].copy(), 24_000)
+    assert replace(report, latency={}, late_frames=0) == replace(again, latency={}, late_frames=0)
+    assert report.duration_s > 20
+    # The user's ears against the recording: frame and playout, exactly, unless a cycle was lost.
+    said_at = find_delay(said, recorded[:, 0], limit=10 * 24_000)
+    reply = recorded[said_at + 24_000 : said_at + 15 * 24_000, 1]
+    heard_at = find_delay(reply, heard, limit=5 * 24_000) - 24_000
+    late_ms = stats.concealed_ms + 20 * (user_xruns + stats.counters.callbacks[0].flagged)
+    assert heard_at / 24 == pytest.approx(80 + stats.playout_ms, abs=0.5 + late_ms)
+    assert stats.playout_ms - report.latency["total"].p50_ms < 60
 
 
 def test_a_killed_server_loses_the_device_and_not_the_conversation(
