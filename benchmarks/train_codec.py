@@ -44,7 +44,6 @@ CHANGES = [
     "discriminator.period_channels=8",
     "discriminator.every=4",
     "optimiser.warmup_steps=50",
-    "optimiser.learning_rate=1e-3",
     "optimiser.average_decay=0.99",
 ]
 
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="about half a CPU-second each (default: 500)")
     parser.add_argument("--speech", type=float, default=15.0, help="minutes of speech to train on (default: 15)")
     parser.add_argument("--judges", type=int, default=10**9, help="step at which discriminators join (default: never)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--out", type=Path, default=Path("out/train_codec"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
     settings = replace(settings, run=replace(settings.run, steps=options.steps))
     run = RunOptions(data=[options.out / "train"], valid=[options.out / "test"], out=options.out / "run", threads=1)
     begun_s = time.process_time()
-    last = train_codec(settings, run)
+    last = train_codec(settings, replace(run, resume=options.resume))
     spent_s = time.process_time() - begun_s
     rows = [json.loads(line) for line in (options.out / "run" / "metrics.jsonl").read_text().splitlines()]
     checks = [row for row in rows if "valid_mel" in row]
@@ -86,14 +86,13 @@ def main() -> None:
 
 
 def report(rows: list[dict[str, Any]], checks: list[dict[str, Any]]) -> None:
-    print(f"{'step':>6} {'minutes':>8} {'valid mel':>10} {'valid stft':>11} {'phones right':>13} {'codes used':>11}")
+    columns = ("step", "minutes", "valid mel", "valid stft", "phones right", "semantic ppl.", "acoustic ppl.")
+    print("".join(f"{column:>14}" for column in columns))
     for row in checks:
         phones = row.get("valid_phones_right_voiced", float("nan"))
-        used = float(np.mean(row["codes_used"]))
-        print(
-            f"{row['step']:>6} {row['minutes']:>8.2f} {row['valid_mel']:>10.4f} {row['valid_stft']:>11.4f} "
-            f"{phones:>13.3f} {used:>11.3f}"
-        )
+        semantic, *acoustic = row["perplexity"]
+        figures = (row["minutes"], row["valid_mel"], row["valid_stft"], phones, semantic, float(np.mean(acoustic)))
+        print(f"{row['step']:>14}" + "".join(f"{figure:>14.3f}" for figure in figures))
     losses = [row for row in rows if "mel" in row]
     for name in ("mel", "phones", "commitment", "judges"):
         values = [row[name] for row in losses if name in row]

@@ -129,3 +129,18 @@ def test_learning_lowers_the_distance_to_the_data() -> None:
         quantizer.learn(x, quantized.codes, decay=0.8, restart_below=0.1, generator=generator(step))
     assert distances[-1] < 0.6 * distances[0]
     assert all(len(quantized.codes[:, k].unique()) == 16 for k in range(4))
+
+
+def test_a_codebook_started_from_many_vectors_follows_small_batches() -> None:
+    """The encoder moves on after the start; entries that weigh thousands of vectors would be left behind."""
+    vectors = torch.randn(2000, 4, generator=generator())
+    book = Codebook(16, 4)
+    book.start(vectors, generator(1), per_step=20)
+    assert float(book.cluster_usage.sum()) == pytest.approx(20.0)
+    for step in range(100):
+        batch = torch.randn(20, 4, generator=generator(step)) + 3.0
+        codes = book.nearest(batch)
+        book.learn(batch, codes, decay=0.9)
+        if step % 5 == 0:
+            book.restart(batch, 0.1, generator(step))
+    assert len(book.nearest(torch.randn(400, 4, generator=generator(7)) + 3.0).unique()) == 16

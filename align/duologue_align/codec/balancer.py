@@ -50,8 +50,9 @@ class GradientBalancer:
 
     def _average(self, name: str, norm: Tensor) -> Tensor:
         keep = self.decay
-        self._sums[name] = self._sums.get(name, torch.zeros_like(norm)) * keep + norm
-        self._counts[name] = self._counts.get(name, torch.zeros_like(norm)) * keep + 1
+        none = torch.zeros_like(norm)
+        self._sums[name] = self._sums.get(name, none).to(norm.device) * keep + norm
+        self._counts[name] = self._counts.get(name, none).to(norm.device) * keep + 1
         return self._sums[name] / self._counts[name]
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:

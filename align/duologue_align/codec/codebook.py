@@ -39,8 +39,18 @@ class Codebook(nn.Module):
         return functional.embedding(codes, self.embedding)
 
     @torch.no_grad()
-    def start(self, vectors: Tensor, generator: torch.Generator, *, iterations: int = 15) -> None:
-        """Set the entries to the k-means centres of vectors, shape [N, width], N >= entries."""
+    def start(
+        self, vectors: Tensor, generator: torch.Generator, *, per_step: float | None = None, iterations: int = 15
+    ) -> None:
+        """Set the entries to the k-means centres of vectors.
+
+        Args:
+            vectors: Shape [N, width], N >= entries.
+            generator: Draws the first centres.
+            per_step: Vectors that each later `learn` will bring; None for N. The start weighs as much as one such
+                step in the long run: with more, the entries would stand still while the encoder moves on.
+            iterations: Of k-means.
+        """
         entries = len(self.cluster_usage)
         centres = _draw(vectors, entries, generator)
         codes = usage = None
@@ -50,7 +60,7 @@ class Codebook(nn.Module):
             is_empty = (usage == 0)[:, None]
             centres = torch.where(is_empty, _draw(vectors, entries, generator), sums / usage.clamp(min=1)[:, None])
         assert usage is not None
-        usage = usage.clamp(min=1.0)
+        usage = usage.clamp(min=1.0) * ((per_step or len(vectors)) / len(vectors))
         self.cluster_usage.copy_(usage)
         self.embedding_sum.copy_(centres * usage[:, None])
         self._initialized.fill_(1.0)

@@ -28,6 +28,18 @@ _VALID_SEED = 1_000_003
 _VALID_BATCH = 8
 _SAMPLES = 4
 _SAVE_SECONDS = 600.0
+_FREE = {
+    "discriminator.every",
+    "discriminator.start_step",
+    "run.log_every",
+    "run.minutes",
+    "run.samples_every",
+    "run.save_every",
+    "run.steps",
+    "run.valid_every",
+    "run.weights_dtype",
+}
+"""Settings that a resumed run may change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +73,8 @@ def train_codec(settings: CodecTraining, options: RunOptions) -> dict[str, Any]:
     """Train until the budget ends or SIGTERM or SIGINT comes; leave a checkpoint and weights that load in moshi.
 
     Args:
-        settings: What to train. When resuming, only `run.steps`, `run.minutes` and the intervals may differ from the
-            run's own.
+        settings: What to train. When resuming, only the length, the intervals, the type of the written weights and
+            when the discriminators take part may differ from the run's own.
         options: Where.
 
     Returns:
@@ -109,10 +121,9 @@ class _Run:
             raise ConfigError(f"{self.folder.path} holds a run; go on with --resume or give another --out")
         state = self.folder.load()
         saved, asked = state["settings"], self.settings.to_dict()
-        free = {"steps", "minutes", "log_every", "valid_every", "save_every", "samples_every", "weights_dtype"}
         for table, values in asked.items():
             for key, value in values.items():
-                if saved[table].get(key) != value and not (table == "run" and key in free):
+                if saved[table].get(key) != value and f"{table}.{key}" not in _FREE:
                     raise ConfigError(f"{table}.{key} is {value!r} but the run has {saved[table].get(key)!r}; keep it")
         return state
 
@@ -194,13 +205,17 @@ class _Run:
                 known += float((labels != UNKNOWN).sum())
                 voiced += float(share_voiced * (labels > 0).sum())
                 voiced_known += float((labels > 0).sum())
-        used = (trainer.code_counts > 0).float().mean(dim=1)
-        row = {"step": trainer.step, "minutes": round(self.elapsed_s / 60, 3)}
+        counts = trainer.code_counts
+        used = (counts > 0).float().mean(dim=1)
+        shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+        perplexity = torch.special.entr(shares).sum(dim=1).exp()
+        row: dict[str, Any] = {"step": trainer.step, "minutes": round(self.elapsed_s / 60, 3)}
         row |= {f"valid_{name}": round(value, 5) for name, value in sums.items()}
         if known:
             row |= {"valid_phones_right": round(right / known, 4)}
             row |= {"valid_phones_right_voiced": round(voiced / max(voiced_known, 1.0), 4)}
-        self.last_valid = row | {"codes_used": [round(share, 3) for share in used.tolist()]}
+        row |= {"codes_used": [round(share, 3) for share in used.tolist()]}
+        self.last_valid = row | {"perplexity": [round(value, 1) for value in perplexity.tolist()]}
         self.folder.log(self.last_valid)
         trainer.forget_codes()
 

@@ -102,16 +102,18 @@ def collect_inventory(tracks: Iterable[PhoneTrack | None]) -> PhoneInventory | N
 
 
 class PhoneHead(nn.Module):
-    """Linear classifier of each slot from the semantic codebook's entry alone; used in training only."""
+    """Linear classifier of each slot from the semantic codebook's (standardised) entry; used in training only."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.classes = classes
+        # Entries may lie far from the origin and close together; the classifier must not have to wait for that.
+        self.norm = nn.BatchNorm1d(width, affine=False)
         self.linear = nn.Linear(width, SLOTS * classes)
 
     def forward(self, semantic: Tensor) -> Tensor:
         """Return logits, shape [B, T, SLOTS, classes], of entries [B, width, T]."""
-        flat: Tensor = self.linear(semantic.transpose(1, 2))
+        flat: Tensor = self.linear(self.norm(semantic).transpose(1, 2))
         return flat.view(*flat.shape[:2], SLOTS, self.classes)
 
 

@@ -118,11 +118,11 @@ class ResidualQuantizer(nn.Module):
         return found
 
     @torch.no_grad()
-    def start(self, latents: Tensor, generator: torch.Generator) -> None:
+    def start(self, latents: Tensor, generator: torch.Generator, per_step: float | None) -> None:
         """Start every codebook by k-means on the residuals of latents, shape [N, dimension]."""
         residual = self.input_proj(latents.T[None])[0].T
         for book in self.codebooks:
-            book.start(residual, generator)
+            book.start(residual, generator, per_step=per_step)
             residual = residual - book.lookup(book.nearest(residual))
 
 
@@ -196,7 +196,7 @@ class SplitQuantizer(nn.Module):
         return restarted
 
     @torch.no_grad()
-    def start(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Start all codebooks by k-means on latents, shape [N, dimension]."""
-        self.rvq_first.start(latents.float(), generator)
-        self.rvq_rest.start(latents.float(), generator)
+    def start(self, latents: Tensor, generator: torch.Generator, *, per_step: float | None = None) -> None:
+        """Start all codebooks by k-means on latents, shape [N, dimension]; `per_step` as in `Codebook.start`."""
+        self.rvq_first.start(latents.float(), generator, per_step)
+        self.rvq_rest.start(latents.float(), generator, per_step)

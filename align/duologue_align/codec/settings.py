@@ -36,7 +36,7 @@ class LossSettings:
     waveform: float = 0.1
     adversarial: float = 2.0
     features: float = 3.0
-    commitment: float = 0.25
+    commitment: float = 1.0
     phones: float = 0.3
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
     mel_bands: tuple[int, ...] = (160, 80, 40, 20, 10)
@@ -76,7 +76,7 @@ class QuantizerSettings:
     Attributes:
         start_step: Step at which the codebooks are set by k-means; before it nothing is quantised.
         start_vectors: Latents that k-means sees.
-        decay: Of the moving averages.
+        decay: Of the moving averages, once they are old enough: young ones follow the encoder, which still moves fast.
         restart_below: Share of the mean use under which an entry is restarted.
         restart_every: Steps between looks for such entries.
         dropout_share: Share of clips that use only the first n codebooks, n uniform.

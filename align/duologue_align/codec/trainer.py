@@ -80,6 +80,7 @@ class CodecTrainer:
         self.judge_optimiser = _adamw(self.judges, judges.learning_rate, settings)
         self.step = 0
         self._latents: list[Tensor] = []
+        self._quantized_steps = 0
         self.code_counts = torch.zeros(model.total_codebooks, model.cardinality, device=device)
 
     @property
@@ -190,11 +191,12 @@ class CodecTrainer:
                 for codes in quantized.codes.unbind(1)
             ]
         )
+        self._quantized_steps += 1
         is_due = self.step % settings.restart_every == 0
         return self.network.quantizer.learn(
             latents,
             quantized.codes,
-            decay=settings.decay,
+            decay=min(settings.decay, 1.0 - 1.0 / (5.0 + 0.25 * float(self._quantized_steps))),
             restart_below=settings.restart_below if is_due else 0.0,
             generator=rng,
         )
@@ -206,7 +208,8 @@ class CodecTrainer:
         while sum(map(len, self._latents[1:])) >= settings.start_vectors:
             self._latents.pop(0)
         if self.step + 1 >= settings.start_step and sum(map(len, self._latents)) >= settings.start_vectors:
-            self.network.quantizer.start(torch.cat(self._latents), rng)
+            pool = torch.cat(self._latents)
+            self.network.quantizer.start(pool, rng, per_step=latents.shape[0] * latents.shape[-1])
             self.average.copy_from(self.student, "network.quantizer")
             self._latents = []
 
@@ -245,6 +248,7 @@ class CodecTrainer:
             "judge_optimiser": self.judge_optimiser.state_dict(),
             "balancer": self.balancer.state_dict(),
             "latents": list(self._latents),
+            "quantized_steps": self._quantized_steps,
             "code_counts": self.code_counts,
         }
 
@@ -260,6 +264,7 @@ class CodecTrainer:
         self.judge_optimiser.load_state_dict(state["judge_optimiser"])
         self.balancer.load_state_dict(state["balancer"])
         self._latents = [latents.to(self.device) for latents in state["latents"]]
+        self._quantized_steps = state["quantized_steps"]
         self.code_counts.copy_(state["code_counts"])
 
 

@@ -27,9 +27,9 @@ class WeightAverage(Generic[_M]):
     def update(self, module: _M, step: int) -> None:
         """Take the weights of step `step`, counted from 0, in."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = [*self.module.parameters(), *self.module.buffers()]
-        weights = [*module.parameters(), *module.buffers()]
-        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1.0 - decay)
+        averages, weights = (list(part.state_dict().values()) for part in (self.module, module))
+        pairs = [pair for pair in zip(averages, weights, strict=True) if pair[0].is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in pairs], [weight for _, weight in pairs], 1.0 - decay)
 
     @torch.no_grad()
     def copy_from(self, module: nn.Module, name: str) -> None:
