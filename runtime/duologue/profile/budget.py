@@ -101,7 +101,7 @@ def _lateness_cause(engine: EngineProfile, times: Sequence[FrameTime], pressure:
     host = _host_cause(pressure)
     excess = _excess_ms(run, late)
     worst = max(excess, key=lambda name: excess[name])
-    what = "steps begin late" if worst == "wake-up" else f"{worst} takes"
+    what = "the wake-up takes" if worst == "wake-up" else f"{worst} takes"
     line = f"late: in {len(late)} of {run.frames} frames {what} {excess[worst]:.0f} ms more than its median"
     return f"{line}; {host}" if host else line
 
