@@ -83,7 +83,8 @@ def model_step_table(result: dict[str, Any]) -> str:
     header = ["engine", "context", "p50", "p95", "p99", "max", "share of memory bandwidth"]
     caption = (
         f"One model step, {result['shape']} shape, {result['weights']}, ms, {result['machine']}, "
-        f"{result['threads']} thread(s); all in one run:\n`python benchmarks/model_step.py --device {result['device']}`\n"
+        f"{result['threads']} thread(s); all in one run:\n"
+        f"`python benchmarks/model_step.py --device {result['device']}`\n"
     )
     return f"{caption}\n{markdown(header, rows)}"
 
