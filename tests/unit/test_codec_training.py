@@ -180,11 +180,12 @@ def test_the_run_leaves_a_codec_metrics_and_samples(straight: Path) -> None:
 
 
 def test_it_learns_the_sound_and_the_phones(data: Path, tmp_path: Path) -> None:
-    changes = "discriminator.start_step=1000", "run.steps=90", "run.batch=4", "losses.phones=3.0"
-    result = train_codec(settings(*changes, "optimiser.learning_rate=5e-3"), options(data, tmp_path))
+    changes = ["run.steps=80", "run.batch=6", "run.clip_frames=2", "run.valid_clips=16", "losses.phones=1.0"]
+    changes += ["discriminator.start_step=1000", "optimiser.learning_rate=5e-3"]
+    result = train_codec(settings(*changes), options(data, tmp_path))
     first = next(row for row in metrics(tmp_path) if "valid_mel" in row)
     assert result["valid_mel"] < 0.7 * first["valid_mel"]
-    assert result["valid_phones_right"] > 0.75
+    assert result["valid_phones_right"] > 0.7, "a guess is right half the time"
 
 
 def test_units_stand_in_where_nobody_wrote_phones(data: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class _Run:
         if known:
             row |= {"valid_phones_right": round(right / known, 4)}
             row |= {"valid_phones_right_voiced": round(voiced / max(voiced_known, 1.0), 4)}
-        row |= {"codes_used": [round(share, 3) for share in used.tolist()]}
+        row |= {"restarted": int(trainer.restarted), "codes_used": [round(share, 3) for share in used.tolist()]}
         self.last_valid = row | {"perplexity": [round(value, 1) for value in perplexity.tolist()]}
         self.folder.log(self.last_valid)
         trainer.forget_codes()

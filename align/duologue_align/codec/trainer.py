@@ -53,6 +53,7 @@ class CodecTrainer:
         average: Its average, which is what is written.
         units: Names the target classes from sound, or None where labels come with the clips.
         code_counts: How often each entry was chosen since `forget_codes`, shape [K, cardinality].
+        restarted: Entries that were given a new place since then, a scalar.
     """
 
     def __init__(self, settings: CodecTraining, *, classes: int, with_units: bool, device: torch.device) -> None:
@@ -82,6 +83,7 @@ class CodecTrainer:
         self._latents: list[Tensor] = []
         self._quantized_steps = 0
         self.code_counts = torch.zeros(model.total_codebooks, model.cardinality, device=device)
+        self.restarted = torch.zeros((), device=device)
 
     @property
     def network(self) -> MimiNetwork:
@@ -119,7 +121,7 @@ class CodecTrainer:
         pairs = [(output, gradient * share)] + ([(direct, torch.ones_like(direct))] if direct is not None else [])
         torch.autograd.backward([loss for loss, _ in pairs], [grad for _, grad in pairs])
         losses["gradient"] = self._update()
-        losses["restarted"] = self._train_codebooks(latents.detach(), quantized, rng)
+        self._train_codebooks(latents.detach(), quantized, rng)
         self.average.update(self.student, self.step)
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}
@@ -180,11 +182,11 @@ class CodecTrainer:
         self.optimiser.step()
         return norm
 
-    def _train_codebooks(self, latents: Tensor, quantized: Quantized | None, rng: torch.Generator) -> Tensor:
+    def _train_codebooks(self, latents: Tensor, quantized: Quantized | None, rng: torch.Generator) -> None:
         settings = self.settings.quantizer
         if quantized is None:
             self._collect(latents, rng)
-            return latents.new_zeros(())
+            return
         self.code_counts += torch.stack(
             [
                 torch.bincount(codes.flatten(), minlength=self.code_counts.shape[1])
@@ -193,7 +195,7 @@ class CodecTrainer:
         )
         self._quantized_steps += 1
         is_due = self.step % settings.restart_every == 0
-        return self.network.quantizer.learn(
+        self.restarted += self.network.quantizer.learn(
             latents,
             quantized.codes,
             decay=min(settings.decay, 1.0 - 1.0 / (5.0 + 0.25 * float(self._quantized_steps))),
@@ -235,6 +237,7 @@ class CodecTrainer:
     def forget_codes(self) -> None:
         """Start counting the use of the codebooks anew."""
         self.code_counts.zero_()
+        self.restarted.zero_()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
@@ -250,6 +253,7 @@ class CodecTrainer:
             "latents": list(self._latents),
             "quantized_steps": self._quantized_steps,
             "code_counts": self.code_counts,
+            "restarted": self.restarted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -266,6 +270,7 @@ class CodecTrainer:
         self._latents = [latents.to(self.device) for latents in state["latents"]]
         self._quantized_steps = state["quantized_steps"]
         self.code_counts.copy_(state["code_counts"])
+        self.restarted.copy_(state["restarted"])
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
