@@ -43,7 +43,7 @@ from duologue.audio.live import open_live
 from duologue.audio.loop import DuplexLoop, LoopSettings
 from duologue.audio.port import SharedPort, read_counters
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ
-from virtual_user import JackServer, VirtualUser
+from virtual_jack import JackServer, VirtualUser
 
 PLAYOUT_MS = 80.0
 BLOCK_SAMPLES = 480

@@ -24,7 +24,7 @@ from duologue.errors import DeviceError
 from duologue.metrics.meter import measure
 from duologue.metrics.types import Event
 from duologue.types import FRAME_SAMPLES
-from virtual_user import JackServer, VirtualUser, find_delay, require_jack
+from virtual_jack import JackServer, VirtualUser, find_delay, require_jack
 
 pytestmark = pytest.mark.audio
 

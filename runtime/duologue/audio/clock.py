@@ -10,6 +10,8 @@ import numpy as np
 _FILTER_S = 2.0
 _NATURAL_RAD_S = 0.1
 _MAX_SPEED_CHANGE = 5e-3
+# Sound hardware keeps within 500 ppm; more is a loss upstream that must not be learnt.
+_MAX_DRIFT = 1e-3
 
 
 class LagController:
@@ -44,7 +46,7 @@ class LagController:
         self._error_s += min(1.0, elapsed_s / _FILTER_S) * (lag_s - self.target_s - self._error_s)
         integral = self._integral + _NATURAL_RAD_S**2 * self._error_s * elapsed_s
         change = 2 * _NATURAL_RAD_S * self._error_s + integral
-        if abs(change) <= _MAX_SPEED_CHANGE:
+        if abs(change) <= _MAX_SPEED_CHANGE and abs(integral) <= _MAX_DRIFT:
             self._integral = integral
         return 1.0 - float(np.clip(change, -_MAX_SPEED_CHANGE, _MAX_SPEED_CHANGE))
 

@@ -1,0 +1,80 @@
+"""A live conversation over PulseAudio through ALSA, the path of a desktop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.audio.driver import PortAudioSpec
+from duologue.audio.echo import EchoAgent
+from duologue.audio.files import AudioFile
+from duologue.audio.live import open_live
+from duologue.metrics.types import Event
+from virtual_jack import find_delay
+from virtual_pulse import PulseServer, require_pulse
+
+pytestmark = pytest.mark.audio
+
+DEVICE = PortAudioSpec(input="agent", output="agent", host_api="ALSA")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PulseServer]:
+    require_pulse()
+    made = PulseServer(tmp_path, monkeypatch)
+    yield made
+    made.kill()
+
+
+def _loud_seconds(speech: np.ndarray) -> list[int]:
+    return [at for at in range(0, len(speech), 24_000) if np.abs(speech[at : at + 24_000]).max() > 0.05]
+
+
+def _comes_back(speech: np.ndarray, heard: np.ndarray, at: int) -> bool:
+    said = speech[at : at + 24_000]
+    found = find_delay(said, heard, limit=len(heard) - 24_000)
+    echo = heard[found : found + 24_000]
+    likeness = float(np.dot(echo, said) / (np.linalg.norm(echo) * np.linalg.norm(said)))
+    return likeness > 0.9 and 139 <= (found - at) / 24 <= 1140
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_an_echo_comes_back_whole(server: PulseServer, demo_user: Path, is_split: bool) -> None:
+    speech = np.ascontiguousarray(AudioFile(demo_user).read(24_000)[: 10 * 24_000])
+    user = server.user(speech)
+    device = PortAudioSpec(input="agent", output="agent", host_api="ALSA", is_split=is_split)
+    try:
+        with open_live(load_agent=EchoAgent, device=device, playout_ms=60.0) as live:
+            while live.stats().frames < 5:
+                time.sleep(0.05)
+            heard = user.converse(len(speech) + 48_000)
+            stats = live.stats()
+    finally:
+        user.close()
+    # The desktop path makes no promise of exactness: whole seconds must come back, later by 140 ms for frame and
+    # playout and at most a second for the server's own buffers.
+    returned = [second for second in _loud_seconds(speech) if _comes_back(speech, heard, second)]
+    assert len(returned) >= 2
+    assert stats.lost_input_ms == 0
+
+
+def test_a_killed_server_is_told(server: PulseServer) -> None:
+    user = server.user(np.zeros(24_000, dtype=np.float32))
+    told: list[Event] = []
+    with open_live(load_agent=EchoAgent, device=DEVICE, playout_ms=60.0) as live:
+        live.on("device_error", told.append)
+        while live.stats().frames < 3:
+            time.sleep(0.05)
+        server.kill()
+        until_s = time.monotonic() + 15
+        while not told:
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        begun = time.monotonic()
+        live.close()
+        assert time.monotonic() - begun < 1.3
+    user.close()
