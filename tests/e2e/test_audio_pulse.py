@@ -20,6 +20,7 @@ from virtual_pulse import PulseServer, require_pulse
 pytestmark = pytest.mark.audio
 
 DEVICE = PortAudioSpec(input="agent", output="agent", host_api="ALSA")
+PIECE = 6_000
 
 
 @pytest.fixture
@@ -30,16 +31,18 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PulseSer
     made.kill()
 
 
-def _loud_seconds(speech: np.ndarray) -> list[int]:
-    return [at for at in range(0, len(speech), 24_000) if np.abs(speech[at : at + 24_000]).max() > 0.05]
+def _loud_pieces(speech: np.ndarray) -> list[int]:
+    return [at for at in range(0, len(speech), PIECE) if np.abs(speech[at : at + PIECE]).max() > 0.05]
 
 
 def _comes_back(speech: np.ndarray, heard: np.ndarray, at: int) -> bool:
-    said = speech[at : at + 24_000]
-    found = find_delay(said, heard, limit=len(heard) - 24_000)
-    echo = heard[found : found + 24_000]
-    likeness = float(np.dot(echo, said) / (np.linalg.norm(echo) * np.linalg.norm(said)))
-    return likeness > 0.9 and 139 <= (found - at) / 24 <= 1140
+    # Short pieces, because the drift correction bends time by up to half a percent after a loss.
+    said = speech[at : at + PIECE]
+    window = heard[at : at + PIECE + 27_000]
+    found = find_delay(said, window, limit=27_000)
+    echo = window[found : found + PIECE]
+    likeness = float(np.dot(echo, said) / (np.linalg.norm(echo) * np.linalg.norm(said) + 1e-9))
+    return likeness > 0.75 and found / 24 >= 139
 
 
 @pytest.mark.parametrize("is_split", [False, True])
@@ -55,10 +58,11 @@ def test_an_echo_comes_back_whole(server: PulseServer, demo_user: Path, is_split
             stats = live.stats()
     finally:
         user.close()
-    # The desktop path makes no promise of exactness: whole seconds must come back, later by 140 ms for frame and
-    # playout and at most a second for the server's own buffers.
-    returned = [second for second in _loud_seconds(speech) if _comes_back(speech, heard, second)]
-    assert len(returned) >= 2
+    # The desktop path makes no promise of exactness: most of the speech must come back, later by 140 ms
+    # for frame and playout and at most a second for the server's own buffers.
+    loud = _loud_pieces(speech)
+    returned = [at for at in loud if _comes_back(speech, heard, at)]
+    assert len(returned) >= 0.6 * len(loud)
     assert stats.lost_input_ms == 0
 
 
