@@ -138,6 +138,14 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(case: Path, tmp_pat
     assert sft_run.train(longer, case / "codes", tmp_path / "run", is_resumed=True).is_finished
 
 
+def test_a_diverged_run_ends_with_a_word(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = SftTrainer.train_step
+    monkeypatch.setattr(SftTrainer, "train_step", lambda self, *rest: {**taken(self, *rest), "loss": float("nan")})
+    with pytest.raises(ConfigError, match=r"diverged.*learning_rate"):
+        sft_run.train(settings_of(case), case / "codes", tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_finished_bundle_is_replaced_whole_and_a_foreign_folder_refused(case: Path, tmp_path: Path) -> None:
     from duologue.model.lm import LanguageModel
     from duologue_align.sft.bundle import write_bundle

@@ -14,7 +14,7 @@ from duologue.engine.base import TokenDelays
 from duologue.errors import ConfigError
 from duologue.model.config import LMConfig
 from duologue_align.sft.shards import Codes, CodesIndex, write_shard
-from duologue_align.sft.windows import WindowBatches, WindowOrder, positions_of
+from duologue_align.sft.windows import BatchFeed, WindowBatches, WindowOrder, positions_of
 
 FRAMES = (50, 23, 1, 2)
 SHAPES = {"moshi": lm_cases.MOSHI_LIKE, "long_delays": replace(lm_cases.SHAPES["long_delays"])}
@@ -83,6 +83,10 @@ def test_processes_share_a_batch(tmp_path: Path) -> None:
     parts = [batches.step(3, rank=rank, ranks=2) for rank in range(2)]
     assert np.array_equal(np.stack([parts[0], parts[1]], axis=1).reshape(whole.shape), whole)
     assert not np.array_equal(batches.step(4), whole)
+    feed = BatchFeed(batches, rank=1, ranks=2)
+    for step in (3, 4, 9):
+        assert np.array_equal(feed.take(step), batches.step(step, rank=1, ranks=2))
+    feed.close()
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def write_bundle(model: LanguageModel, codes_folder: str | Path, folder: str | P
         for name in names.values():
             shutil.copyfile(source / name, fresh / name)
         _write_step_graph(fresh)
+        for path in fresh.iterdir():
+            path.chmod(0o644)
         if target.exists():
             target.rename(work / "old")
         fresh.rename(target)

@@ -73,6 +73,11 @@ class Processes:
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         return bool(self.sum(torch.tensor(float(value), device=device)) > 0)
 
+    def leave(self) -> None:
+        """Part from the other processes."""
+        if self.count > 1:
+            distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.count > 1:

@@ -10,6 +10,7 @@ OUT/bundle/              what the runtime loads, written at the end
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, MissingExtraError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.load import load_model
@@ -31,7 +32,7 @@ from duologue_align.sft.settings import SftSettings
 from duologue_align.sft.shards import Codes
 from duologue_align.sft.trainer import SftTrainer
 from duologue_align.sft.validation import held_out_windows, validate
-from duologue_align.sft.windows import WindowBatches, check_fit
+from duologue_align.sft.windows import BatchFeed, WindowBatches, check_fit
 
 _MAY_CHANGE = {
     "run": {"steps", "minutes", "micro_batch", "compile", "recompute", "log_every", "valid_every", "save_every", "keep"}
@@ -90,6 +91,8 @@ def train(
         return run.go(show_progress=show_progress, tell=tell)
     finally:
         run.journal.close()
+        run.feed.close()
+        run.processes.leave()
 
 
 class _Run:
@@ -126,6 +129,7 @@ class _Run:
         )
         if valid is not None:
             self.held_numbers = list(range(len(self.held_out)))
+        self.feed = BatchFeed(self.batches, rank=self.processes.rank, ranks=self.processes.count)
         self.checkpoints = Checkpoints(out / "checkpoints", keep=settings.run.keep)
         saved = self.checkpoints.load_latest() if is_resumed else None
         if not is_resumed and self.checkpoints.found():
@@ -165,13 +169,18 @@ class _Run:
             tqdm(total=run.steps, initial=trainer.step, unit="step", disable=not is_shown) as bar,
         ):
             begun, is_stopped = time.perf_counter() - self.seconds, False
-            while not self._is_over() and not is_stopped:
+            is_over = self._is_over()
+            while not is_over and not is_stopped:
                 self._step(bar)
                 self.seconds = time.perf_counter() - begun
-                is_stopped = self.processes.any(stop.is_set)
-                if is_stopped or self._is_over() or trainer.step % run.save_every == 0:
+                is_stopped, is_over = self.processes.any(stop.is_set), self._is_over()
+                if trainer.step % run.valid_every == 0 or is_over:
+                    self._validate()
+                if run.samples_every and trainer.step % run.samples_every == 0:
+                    self._sample(tell)
+                if is_stopped or is_over or trainer.step % run.save_every == 0:
                     self._save()
-        if not self._is_over():
+        if not is_over:
             tell(f"stopped after step {trainer.step}; continue with --resume")
             return SftResult(step=trainer.step, is_finished=False, bundle=None, valid=self.valid)
         bundle = self._finish()
@@ -179,10 +188,14 @@ class _Run:
         return SftResult(step=trainer.step, is_finished=True, bundle=bundle, valid=self.valid)
 
     def _step(self, bar: Any) -> None:
-        run, trainer, processes = self.settings.run, self.trainer, self.processes
-        batch = self.batches.step(trainer.step, rank=processes.rank, ranks=processes.count)
+        run, trainer = self.settings.run, self.trainer
         before = time.perf_counter()
-        row = trainer.train_step(batch, self._done())
+        row = trainer.train_step(self.feed.take(trainer.step), self._done())
+        if not math.isfinite(row["loss"]):
+            raise ConfigError(
+                f"the loss is {row['loss']} at step {trainer.step}: the training has diverged; "
+                f"begin again with a lower optimiser.learning_rate"
+            )
         took = time.perf_counter() - before
         bar.update(1)
         step = trainer.step
@@ -191,10 +204,6 @@ class _Run:
         if step % run.log_every == 0:
             bar.set_postfix(loss=f"{row['loss']:.3f}", tok_s=f"{row['tokens_per_s']:.0f}")
             self.journal.write(step, {"step": step, **row, "seconds": round(self.seconds + took, 1)})
-        if step % run.valid_every == 0 or self._is_over():
-            self._validate()
-        if run.samples_every and step % run.samples_every == 0:
-            self._sample()
 
     def _done(self) -> float:
         run = self.settings.run
@@ -218,12 +227,15 @@ class _Run:
             self.journal.write(self.trainer.step, {"step": self.trainer.step, "valid": self.valid})
         self.processes.wait()
 
-    def _sample(self) -> None:
+    def _sample(self, tell: Callable[[str], None]) -> None:
         run = self.settings.run
         if self.processes.is_first and run.samples:
             out = self.out / "samples" / f"{self.trainer.step:06d}"
             numbers = self.held_numbers[: run.samples]
-            write_samples(self.trainer.average.module, self.held_out, numbers, out, length_s=run.sample_s)
+            try:
+                write_samples(self.trainer.average.module, self.held_out, numbers, out, length_s=run.sample_s)
+            except MissingExtraError as error:
+                tell(f"no sample conversations: {error}")
         self.processes.wait()
 
     def _save(self) -> None:
@@ -234,9 +246,6 @@ class _Run:
         self.processes.wait()
 
     def _finish(self) -> Path:
-        # A run that was stopped right at its end may come here without ever having been validated.
-        if not self.valid:
-            self._validate()
         target = self.out / "bundle"
         if self.processes.is_first:
             dtype = self.settings.run.weights_dtype

@@ -9,6 +9,7 @@ with the real tokens before it, so that only beginnings teach how to begin.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,6 +155,28 @@ class WindowBatches:
         windows = [self._order.window(number) for number in numbers]
         found = [(self._numbers[window.dialogue], window.begin) for window in windows]
         return np.stack([positions_of(self._codes, *place, self.length, self._config) for place in found])
+
+
+class BatchFeed:
+    """Makes the next batch in a thread while the current one is learnt from."""
+
+    def __init__(self, batches: WindowBatches, *, rank: int = 0, ranks: int = 1) -> None:
+        self._batches, self._rank, self._ranks = batches, rank, ranks
+        self._thread = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Positions]] | None = None
+
+    def take(self, step: int) -> Positions:
+        """Return what `WindowBatches.step` returns, and begin with the step after it."""
+        found = self._next[1] if self._next is not None and self._next[0] == step else self._begin(step)
+        self._next = (step + 1, self._begin(step + 1))
+        return found.result()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _begin(self, step: int) -> Future[Positions]:
+        return self._thread.submit(self._batches.step, step, rank=self._rank, ranks=self._ranks)
 
 
 def check_fit(codes: Codes, config: LMConfig) -> None:
