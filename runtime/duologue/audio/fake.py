@@ -49,11 +49,19 @@ class FakeDevice:
     """Makes one driver call at a time; `simulate` or a thread decides when.
 
     Attributes:
-        heard: Blocks that the loudspeaker played.
+        heard: Blocks that the loudspeaker played, where they are kept.
     """
 
     def __init__(
-        self, port: AudioPort, user: User, timing: FakeTiming, *, sample_rate_hz: int, block_samples: int, seed: int = 0
+        self,
+        port: AudioPort,
+        user: User,
+        timing: FakeTiming,
+        *,
+        sample_rate_hz: int,
+        block_samples: int,
+        keeps_heard: bool = True,
+        seed: int = 0,
     ) -> None:
         """Configure the port for this device.
 
@@ -63,11 +71,12 @@ class FakeDevice:
             timing: How the clocks run.
             sample_rate_hz: Nominal rate of both directions.
             block_samples: Samples per call.
+            keeps_heard: Whether to keep what was played, which grows with time.
             seed: Of the jitter.
         """
         self.heard: list[Pcm] = []
         self._port, self._user, self._timing = port, user, timing
-        self._block = block_samples
+        self._block, self._keeps_heard = block_samples, keeps_heard
         self._random = np.random.default_rng(seed)
         ppm = (timing.input_ppm, timing.input_ppm if timing.is_one_clock else timing.output_ppm)
         self._period_s = tuple(block_samples / (sample_rate_hz * (1 + value * 1e-6)) for value in ppm)
@@ -95,7 +104,7 @@ class FakeDevice:
         late_ns = int(1e6 * self._random.exponential(self._timing.jitter_ms)) if self._timing.jitter_ms else 0
         stamp_ns = now_ns + late_ns if now_ns else 0
         played = self._port.drive(sound, self._block if wants_output else 0, now_ns=stamp_ns, flags=flags)
-        if played is not None:
+        if played is not None and self._keeps_heard:
             self.heard.append(played)
 
     @property
@@ -155,7 +164,12 @@ class FakeSpec:
         if self.user is not None:
             sound = AudioFile(self.user).read(self.sample_rate_hz)
         device = FakeDevice(
-            shared.port, play_array(sound), self.timing, sample_rate_hz=self.sample_rate_hz, block_samples=block
+            shared.port,
+            play_array(sound),
+            self.timing,
+            sample_rate_hz=self.sample_rate_hz,
+            block_samples=block,
+            keeps_heard=self.heard_path is not None,
         )
         return FakeStream(self, device)
 

@@ -194,6 +194,11 @@ class LiveSession:
         """Whether the conversation goes on (also while it waits for its device)."""
         return not self._is_closed and self._process.is_alive()
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the conversation's process."""
+        return self._process.pid
+
     def close(self) -> None:
         """End the conversation within one second, whatever state the sound server is in."""
         if self._is_closed:
