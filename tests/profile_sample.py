@@ -124,5 +124,5 @@ def report(engines: Sequence[MeasuredEngine], *, sound: AudioFacts | None) -> Pr
         audio=sound,
         no_audio="" if sound else "no device",
         mouth_to_ear=parts,
-        verdict=judge(judged.profile, judged.times["real_time"], pressure=judged.pressure, parts=parts),
+        verdict=judge(judged.profile, judged.times["real_time"], pressure=judged.pressure, parts=parts, audio=sound),
     )

@@ -176,6 +176,7 @@ def test_table_tells_everything_once(full: ProfileReport) -> None:
         "reported 5.0 ms (in 0.0, out 5.0), measured 20.0 ms",
         "budget MISSED by onnx float32 cpu",
         "late: in 1 of 3 frames model takes 90 ms more than its median",
+        "with the sound device 3 ms of the agent's audio came too late",
     ):
         assert text.count(words) == 1, words
 

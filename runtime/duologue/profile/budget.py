@@ -44,7 +44,12 @@ def latency_parts(*, delay_frames: int, compute_ms: float, audio: AudioFacts | N
 
 
 def judge(
-    engine: EngineProfile, times: Sequence[FrameTime], *, pressure: Pressure, parts: Sequence[LatencyPart]
+    engine: EngineProfile,
+    times: Sequence[FrameTime],
+    *,
+    pressure: Pressure,
+    parts: Sequence[LatencyPart],
+    audio: AudioFacts | None = None,
 ) -> Verdict:
     """Return the verdict on an engine that was measured in real time.
 
@@ -53,6 +58,7 @@ def judge(
         times: Its frames in real time.
         pressure: What others took from the host.
         parts: Expected latency.
+        audio: The device, if there is one.
     """
     run = engine.run("real_time")
     total = run.stages["total"]
@@ -64,7 +70,7 @@ def judge(
         p95_ms=total.p95_ms,
         late_share=run.late_share,
         headroom=FRAME_MS / total.p95_ms if total.p95_ms else 0.0,
-        cause=cause,
+        cause=cause + _sound_cause(audio),
     )
 
 
@@ -74,6 +80,12 @@ def _latency_cause(run: RunProfile, parts: Sequence[LatencyPart]) -> str:
     stage, stage_ms = _largest_stage(run)
     line = f"latency: {largest[0]} is {largest[1]:.0f} of {sum_ms:.0f} ms"
     return f"{line}; of the computing, {stage} is {stage_ms:.1f} of {run.stages['total'].p50_ms:.1f} ms"
+
+
+def _sound_cause(audio: AudioFacts | None) -> str:
+    if audio is None or not audio.concealed_ms:
+        return ""
+    return f"; with the sound device {audio.concealed_ms:.0f} ms of the agent's audio came too late"
 
 
 def _merged(parts: Sequence[LatencyPart]) -> list[tuple[str, float]]:

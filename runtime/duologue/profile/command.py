@@ -60,6 +60,9 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.trace, options.prometheus):
         _check_target(path)
     chosen = {name: getattr(options, name) for name in ("engine", "dtype") if getattr(options, name) is not None}
+    if options.device == "cuda":
+        # The engine with CUDA graphs; onnxruntime-gpu is measured beside it where it is installed.
+        chosen.setdefault("engine", "torch")
     if options.dtype == "bfloat16" and chosen.setdefault("engine", "torch") != "torch":
         raise ConfigError("--dtype bfloat16 is not available with --engine onnx; use --engine torch")
     settings = ProfileSettings(

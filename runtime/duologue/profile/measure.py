@@ -89,7 +89,15 @@ def measure_profile(settings: ProfileSettings, clock: Clock, say: Callable[[str]
     )
     more = _WhileLoaded(settings, frames, clock, say)
     say(f"engine {judged.engine} {judged.dtype}")
-    first = measure_engine(settings.agent, judged, frames, clock, and_then=more)
+    try:
+        first = measure_engine(settings.agent, judged, frames, clock, and_then=more)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, DuologueError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"{judged.engine} {judged.dtype} does not run here ({reason}); try another --engine or --dtype"
+        ) from error
     engines = [first, *(_compare(settings, other, frames, clock, say) for other in others)]
     compute_ms = first.profile.run("real_time").stages["total"].p95_ms
     parts = latency_parts(delay_frames=more.delay_frames, compute_ms=compute_ms, audio=more.audio)
@@ -102,7 +110,7 @@ def measure_profile(settings: ProfileSettings, clock: Clock, say: Callable[[str]
         audio=more.audio,
         no_audio=more.no_audio,
         mouth_to_ear=parts,
-        verdict=judge(first.profile, first.times["real_time"], pressure=first.pressure, parts=parts),
+        verdict=judge(first.profile, first.times["real_time"], pressure=first.pressure, parts=parts, audio=more.audio),
     )
     return Profile(report=report, engines=tuple(engines))
 

@@ -17,7 +17,7 @@ _HEAD = f"{'p50':>9}{'p95':>9}{'p99':>9}{'p99.9':>9}{'max':>9}"
 
 
 def render_table(report: ProfileReport) -> str:
-    """Return a report as text of at most 100 columns, for any font of one width.
+    """Return a report as text for a font of one width.
 
     Args:
         report: What was found.
@@ -139,7 +139,7 @@ def _audio_lines(report: ProfileReport) -> Iterator[str]:
 
 def _rates(audio: AudioFacts) -> str:
     rates = dict.fromkeys((audio.device.input_hz, audio.device.output_hz))
-    return f"{' / '.join(f'{rate:g}' for rate in rates)} Hz, blocks of {audio.block_ms:.1f} ms"
+    return f"{' / '.join(f'{rate:g}' for rate in rates)} Hz, blocks of about {audio.block_ms:.0f} ms"
 
 
 def _measured(audio: AudioFacts) -> str:
