@@ -119,10 +119,11 @@ def _sft(options: argparse.Namespace) -> int:
         start=options.init,
         is_resumed=options.resume,
         show_progress=_has_bar(options),
-        tell=lambda line: _tell(line),
+        tell=_tell,
     )
     row = {"step": result.step, "is_finished": result.is_finished, "valid": result.valid}
-    sys.stdout.write(json.dumps({**row, "bundle": str(result.bundle) if result.bundle else None}) + "\n")
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(json.dumps({**row, "bundle": str(result.bundle) if result.bundle else None}) + "\n")
     return 0
 
 

@@ -48,7 +48,7 @@ class SftResult:
         step: Steps done.
         is_finished: Whether it came to its end; else it was stopped and can be resumed.
         bundle: The written bundle, or None when stopped.
-        valid: The last validation.
+        valid: The last validation; empty in all processes but the first.
     """
 
     step: int
@@ -67,7 +67,7 @@ def train(
     start: str | Path | None = None,
     is_resumed: bool = False,
     show_progress: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] | None = None,
 ) -> SftResult:
     """Train, or go on training.
 
@@ -88,7 +88,7 @@ def train(
     """
     run = _Run(settings, Path(data), Path(out), valid=valid, device=device, start=start, is_resumed=is_resumed)
     try:
-        return run.go(show_progress=show_progress, tell=tell)
+        return run.go(show_progress=show_progress, tell=tell or _silence)
     finally:
         run.journal.close()
         run.feed.close()
@@ -157,6 +157,8 @@ class _Run:
     def go(self, *, show_progress: bool, tell: Callable[[str], None]) -> SftResult:
         """Run to the end or to a request to stop."""
         run, trainer = self.settings.run, self.trainer
+        if not self.processes.is_first:
+            tell = _silence
         weights = sum(parameter.numel() for parameter in trainer.model.parameters())
         minutes = self.codes.index.frames / 12.5 / 60
         tell(
@@ -184,7 +186,8 @@ class _Run:
             tell(f"stopped after step {trainer.step}; continue with --resume")
             return SftResult(step=trainer.step, is_finished=False, bundle=None, valid=self.valid)
         bundle = self._finish()
-        tell(f"{bundle}: valid loss {self.valid['loss']:.4f} after {trainer.step} steps, {self.seconds / 60:.1f} min")
+        found = self.valid.get("loss", math.nan)
+        tell(f"{bundle}: valid loss {found:.4f} after {trainer.step} steps, {self.seconds / 60:.1f} min")
         return SftResult(step=trainer.step, is_finished=True, bundle=bundle, valid=self.valid)
 
     def _step(self, bar: Any) -> None:
@@ -271,6 +274,10 @@ def split(codes: Codes, held_out_share: float | None) -> tuple[list[int], list[i
         raise ConfigError(f"{codes.folder} holds one dialogue; encode more, or give held-out ones with --valid")
     held = min(count - 1, max(1, round(count * held_out_share)))
     return list(range(count - held)), list(range(count - held, count))
+
+
+def _silence(line: str) -> None:
+    """Tell nobody."""
 
 
 def _start(folder: str | Path, config: LMConfig) -> Any:
