@@ -37,7 +37,7 @@ class LossSettings:
     adversarial: float = 2.0
     features: float = 3.0
     commitment: float = 1.0
-    phones: float = 0.3
+    phones: float = 0.2
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
     mel_bands: tuple[int, ...] = (160, 80, 40, 20, 10)
     stft_windows: tuple[int, ...] = (1024, 512, 240)
