@@ -45,7 +45,8 @@ def test_memory_and_lag_stay_constant() -> None:
         assert live.dropped_events == stats.dropped_events == 0
     settled_mb = memory_mb[len(memory_mb) // 20 + 1 :]
     assert max(settled_mb) - min(settled_mb) < 5
-    assert stats.frames == report.latency["total"].count
+    # The report was asked for after the counters.
+    assert 0 <= report.latency["total"].count - stats.frames <= 2
     assert stats.frames >= 60 * MINUTES * 12.5 - 3 - (stats.dropped_user_ms + stats.lost_input_ms) / 80
     assert stats.drift_ppm == pytest.approx(-200, abs=20) or MINUTES < 1
     tail_ms = sorted(lags_ms[-100:])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from duologue.audio.canceller import EchoCanceller
 from duologue.audio.clock import LagController, RateMeter
 from duologue.audio.fake import FakeDevice, FakeTiming, User, play_array
+from duologue.audio.files import AudioFile
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.port import SharedPort, read_counters
 from duologue.errors import ConfigError
@@ -42,12 +45,13 @@ class Simulation:
         block_ms: float = 20.0,
         step: Step = _echo,
         settings: LoopSettings = DEFAULTS,
+        canceller: EchoCanceller | None = None,
     ) -> None:
         self.shared = SharedPort()
         self.port = self.shared.port
         block = round(rate_hz * block_ms / 1e3)
         self.device = FakeDevice(self.port, user, timing, sample_rate_hz=rate_hz, block_samples=block)
-        self.loop = DuplexLoop(self.port, step, settings, is_one_clock=timing.is_one_clock)
+        self.loop = DuplexLoop(self.port, step, settings, is_one_clock=timing.is_one_clock, canceller=canceller)
         self.frames: list[LoopFrame] = []
         self.now_s = 0.0
 
@@ -173,6 +177,28 @@ def test_a_device_xrun_is_counted_and_changes_no_lag(simulate: Callable[..., Sim
     assert callbacks.xruns["input_overflow"] == callbacks.xruns["output_underflow"] == 1
     assert callbacks.late == 1
     assert simulation.frames[-1].lag_ms == pytest.approx(120, abs=1e-6)
+
+
+@pytest.mark.parametrize("timing", [FakeTiming(echo_gain=0.5), FakeTiming(echo_gain=0.5, stalls=((6.0, 6.2),))])
+def test_the_canceller_takes_the_agents_voice_out(
+    simulate: Callable[..., Simulation], timing: FakeTiming, demo_user: Path
+) -> None:
+    pytest.importorskip("pywebrtc_audio", reason="pywebrtc-audio is not installed")
+    voice = AudioFile(demo_user).read(24_000)
+    frames = iter(voice[: len(voice) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES))
+
+    def talk(frame: np.ndarray) -> FrameResult:
+        return _echo(next(frames))
+
+    powers = []
+    for canceller in (None, EchoCanceller()):
+        frames = iter(voice[: len(voice) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES))
+        simulation = simulate(play_array(np.zeros(1, dtype=np.float32)), timing, step=talk, canceller=canceller)
+        simulation.run(12.0)
+        powers.append(np.mean(np.concatenate([frame.user for frame in simulation.frames[100:]]) ** 2))
+    assert 10 * np.log10(powers[0] / powers[1]) > 15
+    assert canceller is not None
+    assert canceller.reduction_db > 6
 
 
 def test_a_driver_that_gives_nan_does_not_stop_the_conversation(simulate: Callable[..., Simulation]) -> None:

@@ -36,6 +36,8 @@ class FakeTiming:
         is_one_clock: One call for both directions; both run at `input_ppm`.
         jitter_ms: Mean of the exponentially distributed lateness of a call.
         stalls: Spans (from_s, to_s) in which no call is made and the audio is lost, as in an xrun.
+        echo_gain: Share of the loudspeaker's sound that the microphone hears.
+        echo_delay_ms: How much later, on top of the block.
     """
 
     input_ppm: float = 0.0
@@ -43,6 +45,8 @@ class FakeTiming:
     is_one_clock: bool = True
     jitter_ms: float = 0.0
     stalls: tuple[tuple[float, float], ...] = ()
+    echo_gain: float = 0.0
+    echo_delay_ms: float = 10.0
 
 
 class FakeDevice:
@@ -82,6 +86,7 @@ class FakeDevice:
         self._period_s = tuple(block_samples / (sample_rate_hz * (1 + value * 1e-6)) for value in ppm)
         self._blocks = [0, 0]
         self._is_flagged = [False, False]
+        self._room: Pcm = np.zeros(block_samples + round(timing.echo_delay_ms * sample_rate_hz / 1e3), dtype=np.float32)
         port.configure(input_hz=sample_rate_hz, output_hz=sample_rate_hz)
 
     def next_call_s(self) -> float:
@@ -101,9 +106,13 @@ class FakeDevice:
         self._is_flagged[side] = False
         wants_input, wants_output = side == 0, side == 1 or self._timing.is_one_clock
         sound = self._user(block * self._block, self._block) if wants_input else None
+        if sound is not None:
+            sound = sound + self._timing.echo_gain * self._room[: self._block]
         late_ns = int(1e6 * self._random.exponential(self._timing.jitter_ms)) if self._timing.jitter_ms else 0
         stamp_ns = now_ns + late_ns if now_ns else 0
         played = self._port.drive(sound, self._block if wants_output else 0, now_ns=stamp_ns, flags=flags)
+        if played is not None:
+            self._room = np.concatenate([self._room, played])[self._block :]
         if played is not None and self._keeps_heard:
             self.heard.append(played)
 

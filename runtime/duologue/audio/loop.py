@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 
 from duologue._native import AudioPort, VariableResampler, monotonic_ns
+from duologue.audio.canceller import EchoCanceller
 from duologue.audio.clock import LagController, RateMeter
 from duologue.errors import ConfigError
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
@@ -29,6 +30,7 @@ _QUIET_RMS = 10 ** (-50 / 20)
 _CROSSFADE_SAMPLES = 240
 _TOLERANCE_S = 0.04
 _MAX_EXTRAPOLATION_S = 0.1
+_HISTORY_SAMPLES = 2 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ class LoopFrame:
         lag_ms: Audio under way, from microphone ring to loudspeaker ring.
         fill_ms: Agent's audio waiting for the loudspeaker.
         backlog_ms: User's audio still waiting.
-        resample_ms: Time spent converting rates for this frame, both ways.
+        resample_ms: Time spent converting rates and cancelling echo for this frame.
     """
 
     user: Pcm
@@ -95,7 +97,13 @@ class DuplexLoop:
     """Moves audio between a configured port and a conversation; one thread calls `pump`, nothing in it waits."""
 
     def __init__(
-        self, port: AudioPort, step: Callable[[Pcm], FrameResult], settings: LoopSettings, *, is_one_clock: bool
+        self,
+        port: AudioPort,
+        step: Callable[[Pcm], FrameResult],
+        settings: LoopSettings,
+        *,
+        is_one_clock: bool,
+        canceller: EchoCanceller | None = None,
     ) -> None:
         """Prepare for a port whose rates are known and write the first silence.
 
@@ -104,8 +112,10 @@ class DuplexLoop:
             step: One frame of the conversation.
             settings: Delays.
             is_one_clock: Whether both directions run on one clock, so that the agent's speed never needs bending.
+            canceller: Takes the agent's echo out of the user's frames.
         """
         self.counters = LoopCounters()
+        self._canceller = canceller
         self.step = step
         self._settings = settings
         self.attach(port, is_one_clock=is_one_clock)
@@ -121,6 +131,7 @@ class DuplexLoop:
         self.meters = RateMeter(self._in_hz), RateMeter(self._out_hz)
         self._pending: Pcm = np.empty(0, dtype=np.float32)
         self._last_update_s: float | None = None
+        self._played: Pcm = np.zeros(_HISTORY_SAMPLES, dtype=np.float32)
         self._is_aligned = is_one_clock
         port.write_output(np.zeros(round(self.target_lag_s * self._out_hz), dtype=np.float32))
 
@@ -166,6 +177,8 @@ class DuplexLoop:
             user = self._next_frame()
             if user is None:
                 break
+            if self._canceller is not None:
+                user = self._canceller.process(user, self._played_with(now_ns))
             converted = perf_counter() - begun
             result = self.step(user)
             begun = perf_counter()
@@ -203,6 +216,12 @@ class DuplexLoop:
         # A driver may give anything; the conversation takes numbers in [-1, 1] only.
         return np.clip(np.nan_to_num(frame), -1.0, 1.0)
 
+    def _played_with(self, now_ns: int | None) -> Pcm:
+        """Return what the loudspeaker played while the microphone heard the frame at hand."""
+        ahead = min(max(0, round(self.lag_s(now_ns) * SAMPLE_RATE_HZ)), _HISTORY_SAMPLES - FRAME_SAMPLES)
+        end = _HISTORY_SAMPLES - ahead
+        return self._played[end - FRAME_SAMPLES : end]
+
     def _play(self, pcm: Pcm, now_ns: int | None) -> None:
         excess_s = self._follow_clocks(now_ns)
         cut = self._samples_to_cut(pcm, excess_s)
@@ -216,6 +235,8 @@ class DuplexLoop:
             self.counters.inserted += missing
             self._jump()
         self._is_aligned = True
+        if self._canceller is not None:
+            self._played = np.concatenate([self._played, pcm])[-_HISTORY_SAMPLES:]
         if self._from_model is not None:
             pcm = self._from_model.process(pcm)
         accepted = self._port.write_output(pcm)

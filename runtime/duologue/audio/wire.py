@@ -42,6 +42,7 @@ class LiveOptions:
         max_lag_ms: Excess lag above which loud frames are cut, too.
         watchdog_ms: Silence of the driver after which the device counts as lost.
         record_path: Stereo WAV of the conversation (user, agent), or None.
+        cancels_echo: Whether to take the agent's voice out of the microphone; off with headphones.
     """
 
     load_agent: Callable[[], LiveAgent]
@@ -52,6 +53,7 @@ class LiveOptions:
     max_lag_ms: float = 240.0
     watchdog_ms: float = 1000.0
     record_path: str | None = None
+    cancels_echo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class LiveStats:
         resample: Time per frame of converting rates, both ways.
         dropped_events: Events that did not fit into the queue to the host.
         is_muted: Whether the microphone gives silence.
+        echo_reduction_db: How much quieter the canceller made the microphone while the agent spoke; None without one.
     """
 
     frames: int
@@ -131,6 +134,7 @@ class LiveStats:
     resample: LatencySummary
     dropped_events: int
     is_muted: bool
+    echo_reduction_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

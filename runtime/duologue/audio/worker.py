@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from duologue._native import monotonic_ns
-from duologue.audio.device import DeviceSpec, OpenDevice
+from duologue.audio.canceller import EchoCanceller
+from duologue.audio.device import DeviceSpec, OpenDevice, StreamInfo
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.outbox import Outbox
 from duologue.audio.port import SharedPort, read_counters
@@ -82,6 +83,7 @@ class Worker:
         self._device_spec = options.device
         self._losses = self._attempts = 0
         self._frame_index = 0
+        self._canceller: EchoCanceller | None = None
         self.outbox = Outbox(pipe, options.record_path)
         self._agent: LiveAgent = options.load_agent()
         warm_ms = _warm_up(self._agent)
@@ -165,7 +167,13 @@ class Worker:
         try:
             port, is_one_clock = self._shared.port, device.info.is_one_clock
             if self._loop is None:
-                self._loop = DuplexLoop(port, self._step, self._settings, is_one_clock=is_one_clock)
+                self._loop = DuplexLoop(
+                    port,
+                    self._step,
+                    self._settings,
+                    is_one_clock=is_one_clock,
+                    canceller=self._make_canceller(device.info),
+                )
             else:
                 self._loop.attach(port, is_one_clock=is_one_clock)
             self._started_ns = monotonic_ns()
@@ -174,6 +182,11 @@ class Worker:
             device.close()
             raise
         self._device, self._attempts = device, 0
+
+    def _make_canceller(self, info: StreamInfo) -> EchoCanceller | None:
+        if self._options.cancels_echo:
+            self._canceller = EchoCanceller(device_delay_ms=info.input_latency_ms + info.output_latency_ms)
+        return self._canceller
 
     def _lose_device(self, reason: str) -> None:
         self._close_device()
@@ -276,6 +289,7 @@ class Worker:
             resample=self._resample.summary(),
             dropped_events=self.outbox.dropped,
             is_muted=port.is_muted,
+            echo_reduction_db=self._canceller.reduction_db if self._canceller is not None else None,
         )
 
 

@@ -1,0 +1,54 @@
+"""Take the agent's own voice out of the microphone, for loudspeakers in the same room.
+
+Not needed with headphones, and not free: in double-talk WebRTC's AEC3 also takes from the user (5 dB on synthetic
+rooms), which makes barging in harder. `benchmarks/audio_aec.py` measures both sides of the trade.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from duologue.errors import MissingExtraError
+from duologue.types import SAMPLE_RATE_HZ, Pcm
+
+ADDED_DELAY_MS = 9.3
+"""Delay that the canceller's filter bank adds to the user's audio."""
+_ACTIVE_POWER = 1e-6
+
+
+class EchoCanceller:
+    """WebRTC's AEC3 at 24 kHz, fed frame by frame with what the loudspeaker played meanwhile."""
+
+    def __init__(self, *, device_delay_ms: float = 0.0) -> None:
+        """Start unadapted; it converges within the agent's first second of speech.
+
+        Args:
+            device_delay_ms: The driver's input and output latency together, as a hint.
+
+        Raises:
+            MissingExtraError: If pywebrtc-audio is not installed.
+        """
+        try:
+            from pywebrtc_audio import AudioProcessor
+        except ImportError as error:
+            raise MissingExtraError("pywebrtc-audio", "aec") from error
+        self._canceller = AudioProcessor(SAMPLE_RATE_HZ, echo_cancellation=True, stream_delay_ms=round(device_delay_ms))
+        self._before = self._after = 0.0
+
+    def process(self, user: Pcm, agent: Pcm) -> Pcm:
+        """Return the user's frame without the agent's echo.
+
+        Args:
+            user: What the microphone heard, shape [n].
+            agent: What the loudspeaker played during the same time, shape [n].
+        """
+        clean: Pcm = self._canceller.process(user, agent)
+        if float(np.mean(agent * agent)) > _ACTIVE_POWER:
+            self._before = 0.9 * self._before + float(np.mean(user * user))
+            self._after = 0.9 * self._after + float(np.mean(clean * clean))
+        return clean
+
+    @property
+    def reduction_db(self) -> float:
+        """How much quieter the microphone became while the agent spoke lately; includes what was taken of the user."""
+        return 10 * float(np.log10((self._before + 1e-12) / (self._after + 1e-12)))
