@@ -19,6 +19,7 @@ from duologue.prompt import load_prompt
 from duologue.session import Session
 from duologue.types import SAMPLE_RATE_HZ
 
+MAX_CODEC_THREADS = 2
 UNTRAINED_NOTE = (
     "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."
 )
@@ -72,7 +73,8 @@ class DuplexAgent:
             raise WeightsError(f"{checkpoint.path}: the folder has no {missing}; copy the file beside config.json")
         mimi_config = MimiConfig.from_file(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
         codebooks = checkpoint.config.dep_q
-        mimi = Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=config.threads)
+        codec_threads = min(config.threads, MAX_CODEC_THREADS)
+        mimi = Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=codec_threads)
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         prompt = load_prompt(
             checkpoint.config, tokenizer, mimi, text_prompt=config.text_prompt, voice_prompt=config.voice_prompt
