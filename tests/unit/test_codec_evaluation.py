@@ -99,6 +99,8 @@ def test_rates_are_over_the_words_of_the_alignments(
     assert row["wer_decoded"] == 3 / 4
     assert row["wer_increase"] == 1 / 2
     assert row["seconds"] == 10.0
+    assert row["recordings"] == 1
+    assert row["ci95"]["wer_increase"] == [1 / 2, 1 / 2], "one recording alone cannot vary"
     assert 0 <= row["vad_agreement"] <= 1
     assert row["dnsmos_original"] > 0.01
     assert row["dnsmos_original"] != row["dnsmos_decoded"]

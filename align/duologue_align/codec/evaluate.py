@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from duologue_align.codec.phones import SPEAKERS
 from duologue_align.codec.recordings import Track, list_tracks
 from duologue_align.codec.weights import CONFIG_NAME, WEIGHTS_NAME
 from duologue_align.codec.word_errors import spoken_words, word_errors
+from duologue_align.statistics import bootstrap, ratio
 
 _LONGEST_S = 24.0
 _PAUSE_S = 0.6
@@ -77,7 +78,8 @@ def evaluate_codec(
     Returns:
         Ready for JSON: for each set seconds, wer_original, wer_decoded and wer_increase (against the words of the
         alignment files; the original's transcript stands in where there are none), vad_agreement (share of 10 ms
-        ticks), dnsmos_original and dnsmos_decoded; over all sets codebook_use (share of entries chosen, per codebook)
+        ticks), dnsmos_original and dnsmos_decoded, and under ci95 the 95 % intervals of those over recordings; over
+        all sets codebook_use (share of entries chosen, per codebook)
         and perplexity.
 
     Raises:
@@ -117,50 +119,65 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(slots=True)
+class _Part:
+    """What one recording adds to the figures of its set."""
+
+    samples: int
+    ticks: int
+    agreeing: int
+    words: int = 0
+    errors_original: int = 0
+    errors_decoded: int = 0
+    scores: list[tuple[float, float]] = field(default_factory=list)
+
+
 class _Tally:
-    """Sums over the recordings of one set."""
+    """Figures of one set, with intervals over its recordings."""
 
     def __init__(self, recogniser: Recogniser | None, judge: QualityJudge | None) -> None:
         self.recogniser, self.judge = recogniser, judge
-        self.samples = self.ticks = self.agreeing = self.words = 0
-        self.errors = [0, 0]
-        self.scores: list[tuple[float, float]] = []
+        self.parts: list[_Part] = []
 
     def add(self, track: Track, pcm: Pcm, decoded: Pcm) -> None:
-        self.samples += len(pcm)
         heard, heard_after = _activity(pcm), _activity(decoded)
-        self.ticks += len(heard)
-        self.agreeing += int((heard == heard_after).sum())
+        part = _Part(len(pcm), len(heard), int((heard == heard_after).sum()))
+        self.parts.append(part)
         if self.recogniser is None and self.judge is None:
             return
         for utterance in _utterances(track, heard, len(pcm)):
-            parts = tuple(x[utterance.begin : utterance.end] for x in (pcm, decoded))
-            self._listen(utterance, *parts)
+            spoken = tuple(x[utterance.begin : utterance.end] for x in (pcm, decoded))
+            self._listen(part, utterance, *spoken)
 
-    def _listen(self, utterance: Utterance, original: Pcm, decoded: Pcm) -> None:
+    def _listen(self, part: _Part, utterance: Utterance, original: Pcm, decoded: Pcm) -> None:
         if self.judge is not None:
-            self.scores.append((self.judge.score(original), self.judge.score(decoded)))
+            part.scores.append((self.judge.score(original), self.judge.score(decoded)))
         if self.recogniser is None:
             return
-        before, after = (spoken_words(self.recogniser.transcribe(part)) for part in (original, decoded))
+        before, after = (spoken_words(self.recogniser.transcribe(pcm)) for pcm in (original, decoded))
         words = before if utterance.words is None else spoken_words(" ".join(utterance.words))
-        self.words += len(words)
-        self.errors[0] += word_errors(words, before)
-        self.errors[1] += word_errors(words, after)
+        part.words += len(words)
+        part.errors_original += word_errors(words, before)
+        part.errors_decoded += word_errors(words, after)
 
-    def summary(self) -> dict[str, float | None]:
-        rates = [count / self.words if self.words else None for count in self.errors]
-        scores = np.mean(self.scores, axis=0).tolist() if self.scores else [None, None]
-        increase = None if rates[0] is None or rates[1] is None else rates[1] - rates[0]
-        return {
-            "seconds": self.samples / SAMPLE_RATE_HZ,
-            "words": self.words,
-            "wer_original": rates[0],
-            "wer_decoded": rates[1],
-            "wer_increase": increase,
-            "vad_agreement": self.agreeing / self.ticks if self.ticks else None,
+    def summary(self) -> dict[str, Any]:
+        parts = self.parts
+        scores = [[(sum(pair[i] for pair in part.scores), len(part.scores)) for part in parts] for i in (0, 1)]
+        figures: dict[str, Sequence[tuple[float, float]]] = {
+            "wer_original": [(part.errors_original, part.words) for part in parts],
+            "wer_decoded": [(part.errors_decoded, part.words) for part in parts],
+            "wer_increase": [(part.errors_decoded - part.errors_original, part.words) for part in parts],
+            "vad_agreement": [(part.agreeing, part.ticks) for part in parts],
             "dnsmos_original": scores[0],
             "dnsmos_decoded": scores[1],
+        }
+        found = {name: bootstrap(figure, ratio) for name, figure in figures.items()}
+        return {
+            "seconds": sum(part.samples for part in parts) / SAMPLE_RATE_HZ,
+            "recordings": len(parts),
+            "words": sum(part.words for part in parts),
+            **{name: interval.value for name, interval in found.items()},
+            "ci95": {name: [interval.low, interval.high] for name, interval in found.items()},
         }
 
 
