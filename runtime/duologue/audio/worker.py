@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -82,6 +83,8 @@ class Worker:
         self._device: OpenDevice | None = None
         self._device_spec = options.device
         self._losses = self._attempts = 0
+        self._next_attempt_s = 0.0
+        self._opening: Future[OpenDevice] | None = None
         self._frame_index = 0
         self._canceller: EchoCanceller | None = None
         self.outbox = Outbox(pipe, options.record_path)
@@ -163,16 +166,15 @@ class Worker:
     # The device
 
     def _open_device(self, spec: DeviceSpec) -> None:
-        device = spec.open(self._shared)
+        self._start_device(spec.open(self._shared))
+
+    def _start_device(self, device: OpenDevice) -> None:
         try:
             port, is_one_clock = self._shared.port, device.info.is_one_clock
             if self._loop is None:
+                canceller = self._make_canceller(device.info)
                 self._loop = DuplexLoop(
-                    port,
-                    self._step,
-                    self._settings,
-                    is_one_clock=is_one_clock,
-                    canceller=self._make_canceller(device.info),
+                    port, self._step, self._settings, is_one_clock=is_one_clock, canceller=canceller
                 )
             else:
                 self._loop.attach(port, is_one_clock=is_one_clock)
@@ -191,6 +193,7 @@ class Worker:
     def _lose_device(self, reason: str) -> None:
         self._close_device()
         self._losses += 1
+        self._next_attempt_s = time.monotonic() + _REOPEN_S[0]
         self._tell("device_error", f"{reason}; the conversation waits until the device returns")
 
     def _close_device(self) -> None:
@@ -199,17 +202,24 @@ class Worker:
         self._device = None
 
     def _try_to_reopen(self) -> None:
-        wait_s = _REOPEN_S[min(self._attempts, len(_REOPEN_S) - 1)]
-        until_s = time.monotonic() + wait_s
-        while time.monotonic() < until_s:
-            if self._stop.wait(_POLL_S) or not self._commands.empty() or self.outbox.is_broken:
-                return
-        self._attempts += 1
+        """Take one step towards a device; a hanging sound server must not keep the host's commands waiting."""
+        self._stop.wait(_POLL_S)
+        if self._opening is None and time.monotonic() >= self._next_attempt_s:
+            self._opening = Future()
+            threading.Thread(target=self._open_aside, args=(self._opening,), daemon=True).start()
+        elif self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            self._next_attempt_s = time.monotonic() + _REOPEN_S[min(self._attempts, len(_REOPEN_S) - 1)]
+            self._attempts += 1
+            with suppress(DeviceError):
+                self._start_device(opening.result())
+                self._tell("device_returned", "the device is back")
+
+    def _open_aside(self, opening: Future[OpenDevice]) -> None:
         try:
-            self._open_device(self._device_spec)
-        except DeviceError:
-            return
-        self._tell("device_returned", "the device is back")
+            opening.set_result(self._device_spec.open(self._shared))
+        except Exception as error:
+            opening.set_exception(error)
 
     def _tell(self, kind: str, message: str) -> None:
         now_s = self._frame_index / FRAME_RATE_HZ
@@ -262,7 +272,10 @@ class Worker:
         self._frame_index = 0
 
     def _do_device(self, spec: DeviceSpec) -> object:
+        if self._opening is not None:
+            raise DeviceError("the lost device is just being opened again; ask once more in a moment")
         self._close_device()
+        self._next_attempt_s = 0.0
         self._open_device(spec)
         assert self._device is not None
         self._device_spec = spec
