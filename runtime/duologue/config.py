@@ -20,7 +20,7 @@ class AgentConfig:
         engine: Step engine: "onnx" (needs no torch) or "torch".
         device: "cpu" or "cuda".
         dtype: Arithmetic of the torch engine: "float32" or "bfloat16".
-        threads: Cores that one frame may use: the codec takes at most 2, the ONNX engine all; torch keeps its own setting.
+        threads: Cores that one frame may use: the codec takes at most 2; the torch engine keeps torch's own setting.
         codec_window: Attention window of the codec: "moshi" (streaming moshi), "exact" (as trained) or "rustymimi".
         temperature_text: Sampling temperature of the inner monologue; 0 is greedy.
         temperature_audio: Sampling temperature of the codes; 0 is greedy.
