@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "audio_check.h"
+#include "check.h"
 
 namespace {
 
@@ -45,5 +45,5 @@ void a_moving_ratio_does_not_click() {
 int main() {
   the_block_size_does_not_matter();
   a_moving_ratio_does_not_click();
-  return 0;
+  return duologue_test::report();
 }
