@@ -9,6 +9,8 @@ the machine's mood meets all of them. Prints a card of what the machine allows, 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -41,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "mimi.safetensors"
         write_untrained_mimi(weights, seed=options.seed)
-        runs = {threads: run_child(threads, weights, options) for threads in (1, 2)}
+        runs = {threads: run_child(threads, weights, options) for threads in options.threads}
         bytes_per_frame = frame_bytes(weights)
     report = summarise(runs, bytes_per_frame)
     print_card(report)
@@ -56,9 +58,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer frames: under two minutes on an idle machine")
     parser.add_argument("--json", type=Path, help="also write the JSON line, indented, to this file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
+    counts = parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="thread counts; 1 must be there"
+    )
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if 1 not in options.threads or not set(options.threads) <= {1, 2}:
+        raise SystemExit(f"{counts.option_strings[0]} must hold 1 and may hold 2, got {options.threads}")
+    return options
 
 
 # --- one process per thread count ------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """Let the codecs take turns over the same frames; times count from the frame at which every window is full."""
     config = MimiConfig()
     full = math.ceil(config.context / config.steps_per_frame) + 3
-    count = full + (50 if options.quick else 250)
+    count = full + (40 if options.quick else 250)
     pcm = speechlike(count * FRAME_MS / 1000, seed=options.seed + 5000)
     frames = pcm[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
     codecs = open_codecs(options.weights, threads)
@@ -182,11 +190,16 @@ def is_used(name: str) -> bool:
     return "rvq_first" in name or int(name.split("layers.")[1].split(".")[0]) < CODEBOOKS - 1
 
 
-def ratio(run: dict[str, Any], rival: str) -> float | None:
+def rival_versions() -> dict[str, str]:
+    names = ("rustymimi", "onnx")
+    return {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name) is not None}
+
+
+def ratio(run: dict[str, Any] | None, rival: str) -> float | None:
     """Return how many times longer the rival takes for a frame in both directions, by medians."""
-    codecs = run["codecs"]
-    if rival not in codecs:
+    if run is None or rival not in run["codecs"]:
         return None
+    codecs = run["codecs"]
     return float(codecs[rival]["both"]["p50_ms"] / codecs["duologue"]["both"]["p50_ms"])
 
 
@@ -198,8 +211,8 @@ def summarise(runs: dict[int, dict[str, Any]], bytes_per_frame: dict[str, int]) 
         "speedup_vs_rustymimi_1t": ratio(runs[1], "rustymimi"),
         "speedup_vs_onnxruntime_1t": ratio(runs[1], "onnxruntime"),
         "speedup_vs_moshi_1t": ratio(runs[1], "moshi torch"),
-        "speedup_vs_rustymimi_2t": ratio(runs[2], "rustymimi"),
-        "speedup_vs_onnxruntime_2t": ratio(runs[2], "onnxruntime"),
+        "speedup_vs_rustymimi_2t": ratio(runs.get(2), "rustymimi"),
+        "speedup_vs_onnxruntime_2t": ratio(runs.get(2), "onnxruntime"),
         "code_agreement_vs_moshi": moshi.get("code_agreement"),
         "decode_max_abs_error": moshi.get("decode_max_abs_error"),
         "code_agreement_vs_onnxruntime": onnx.get("code_agreement"),
@@ -208,7 +221,7 @@ def summarise(runs: dict[int, dict[str, Any]], bytes_per_frame: dict[str, int]) 
         "isa": runs[1]["isa"],
         "bytes_per_frame": bytes_per_frame,
         "bandwidth_gb_s": {str(threads): run["bandwidth_gb_s"] for threads, run in runs.items()},
-        "versions": versions(),
+        "versions": versions() | rival_versions(),
         "git": git_hash(),
         "runs": {str(threads): run for threads, run in runs.items()},
     }
