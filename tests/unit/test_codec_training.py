@@ -179,6 +179,14 @@ def test_the_run_leaves_a_codec_metrics_and_samples(straight: Path) -> None:
     assert len(decoded) == 4 * 1920
 
 
+def test_discriminators_may_rest_and_are_logged_all_the_same(data: Path, tmp_path: Path) -> None:
+    changes = ["run.steps=12", "run.log_every=2", "discriminator.start_step=0", "discriminator.every=3"]
+    train_codec(settings(*changes), options(data, tmp_path))
+    rows = [row for row in metrics(tmp_path) if "mel" in row]
+    # They take part in steps 1, 4, 7 and 10, counted from 1; each line tells of the two steps up to it.
+    assert [row["step"] for row in rows if "judges" in row] == [2, 4, 8, 10]
+
+
 def test_it_learns_the_sound_and_the_phones(data: Path, tmp_path: Path) -> None:
     changes = ["run.steps=80", "run.batch=6", "run.clip_frames=2", "run.valid_clips=16", "losses.phones=1.0"]
     changes += ["discriminator.start_step=1000", "optimiser.learning_rate=5e-3"]

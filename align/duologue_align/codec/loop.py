@@ -104,6 +104,7 @@ class _Run:
         self.held_out = Segments(valid, frames=frames, seed=_VALID_SEED, inventory=self.inventory)
         self.elapsed_s = 0.0
         self.last_valid: dict[str, Any] = {}
+        self._latest: dict[str, torch.Tensor] = {}
         if state is not None:
             self.trainer.load_state_dict(state["trainer"])
             self.elapsed_s, self.last_valid = state["elapsed_s"], state["last_valid"]
@@ -172,8 +173,11 @@ class _Run:
 
     def _after_step(self, losses: dict[str, torch.Tensor], bar: tqdm[Any]) -> None:
         run, step = self.settings.run, self.trainer.step
+        # Some losses are not computed in every step; the log has the latest of each.
+        self._latest |= losses
         if step % run.log_every == 0:
-            row = {name: round(float(value), 5) for name, value in losses.items()}
+            row = {name: round(float(value), 5) for name, value in self._latest.items()}
+            self._latest = {}
             rate = self.trainer.optimiser.param_groups[0]["lr"]
             self.folder.log({"step": step, "minutes": round(self.elapsed_s / 60, 3), "rate": round(rate, 8), **row})
             bar.set_postfix({name: f"{row[name]:.3f}" for name in ("mel", "phones") if name in row}, refresh=False)
