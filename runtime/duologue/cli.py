@@ -1,4 +1,4 @@
-"""The `duologue` command: demo, run, metrics, profile, info.
+"""The `duologue` command: demo, run, talk, devices, metrics, profile, info.
 
 Exit codes: 0 done, 2 a wrong argument or setting, 3 input that cannot be used (audio, weights), 4 the latency budget is
 missed, 130 interrupted.
@@ -19,6 +19,8 @@ from typing import Any
 
 from duologue.errors import AudioError, DuologueError, WeightsError
 from duologue.profile import command as profile_command
+from duologue.talk import command as talk_command
+from duologue.talk import devices as devices_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +50,14 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("user", type=Path, metavar="IN.wav", help="the user's voice (WAV, FLAC, Ogg, MP3; any rate)")
     _add_conversation_options(run, out=None)
     run.set_defaults(command=_run)
+
+    talk = commands.add_parser("talk", help="converse through microphone and loudspeaker, measured while it runs")
+    talk_command.add_options(talk)
+    talk.set_defaults(command=talk_command.run)
+
+    devices = commands.add_parser("devices", help="sound devices of this machine")
+    devices_command.add_options(devices)
+    devices.set_defaults(command=devices_command.run)
 
     metrics = commands.add_parser("metrics", help="measure a recorded conversation")
     metrics.add_argument("user", type=Path, metavar="USER.wav")

@@ -1,0 +1,94 @@
+"""Several agents in one live conversation's process, one of them talking: how `duologue talk` switches adapters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from duologue.agent import DuplexAgent
+from duologue.audio.echo import EchoAgent
+from duologue.audio.wire import LiveAgent
+from duologue.config import AgentConfig
+from duologue.session import Session
+from duologue.types import FRAME_SAMPLES
+
+ECHO = "echo"
+"""Name of the agent that says back what it hears."""
+
+_WARMUP_FRAMES = 5
+
+
+class AgentChoice:
+    """An agent that is one of several; the seed of a conversation says which.
+
+    A live conversation is begun anew with a seed and nothing else, so the seed carries the choice: see `seed_for`.
+    """
+
+    def __init__(self, agents: Sequence[LiveAgent]) -> None:
+        """Take the loaded agents; the first talks first."""
+        self._agents = list(agents)
+        self._index = 0
+
+    @property
+    def note(self) -> str:
+        """What a listener should know about the weights of the agent that talks."""
+        return self._agents[self._index].note
+
+    def session(self, *, seed: int) -> Session:
+        """Open a conversation with the agent that the seed names."""
+        seed, self._index = divmod(seed, len(self._agents))
+        return self._agents[self._index].session(seed=seed)
+
+
+def seed_for(index: int, seed: int, count: int) -> int:
+    """Return the seed that makes an `AgentChoice` of `count` agents open agent `index` with `seed`."""
+    return seed * count + index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLoader:
+    """Loads the agents inside the conversation's process.
+
+    Attributes:
+        names: Folders in Moshi's format, `hf://owner/name`, "echo", or None for the default agent.
+        config: How they run.
+        is_quiet: Whether to keep what libraries print away from the terminal, which a full-screen card owns.
+    """
+
+    names: tuple[str | None, ...]
+    config: AgentConfig
+    is_quiet: bool = False
+
+    def __call__(self) -> LiveAgent:
+        """Load every agent.
+
+        Raises:
+            DuologueError: What loading one of them raised.
+        """
+        _redirect_prints(self.is_quiet)
+        agents = [self._load(name) for name in self.names]
+        for agent in agents[1:]:
+            _warm_up(agent)
+        return AgentChoice(agents)
+
+    def _load(self, name: str | None) -> LiveAgent:
+        return EchoAgent() if name == ECHO else DuplexAgent.load(name, self.config)
+
+
+def _redirect_prints(is_quiet: bool) -> None:
+    # Standard output belongs to the host: JSON lines or the card.
+    target = os.open(os.devnull, os.O_WRONLY) if is_quiet else os.dup(2)
+    os.dup2(target, 1)
+    if is_quiet:
+        os.dup2(target, 2)
+    os.close(target)
+
+
+def _warm_up(agent: LiveAgent) -> None:
+    silence = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+    with agent.session(seed=0) as session:
+        for _ in range(_WARMUP_FRAMES):
+            session.step(silence)
