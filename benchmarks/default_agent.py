@@ -209,11 +209,12 @@ def relevance_of(talk: list[Exchange], encode: Any) -> dict[str, Any]:
 
 def codec_loss(options: argparse.Namespace, transcribe: Transcribe | None) -> float | None:
     """Return how much the codec raises the recogniser's word error rate on the corpus's own agent."""
-    if transcribe is None:
-        return None
     from duologue_align.codec.evaluate import EvaluationOptions, evaluate_codec
+    from duologue_align.codec.weights import CONFIG_NAME, WEIGHTS_NAME
 
     folder = options.bundle or default_bundle_folder()
+    if transcribe is None or not all((folder / name).is_file() for name in (CONFIG_NAME, WEIGHTS_NAME)):
+        return None
     seconds = options.seconds * min(options.users, 10)
     settings = EvaluationOptions(channel=0, seconds=seconds, with_quality=False)
     increase: float | None = evaluate_codec(folder, {"agent": options.data}, settings)["sets"]["agent"]["wer_increase"]

@@ -35,9 +35,11 @@ class Processes:
         """Join the processes that torchrun started, if it did."""
         if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls.alone()
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if device.startswith("cuda"):
+            torch.cuda.set_device(local)
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        local = int(os.environ.get("LOCAL_RANK", "0"))
         return cls(rank=distributed.get_rank(), count=distributed.get_world_size(), local_rank=local)
 
     @property
