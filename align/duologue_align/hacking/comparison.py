@@ -11,6 +11,7 @@ import numpy.typing as npt
 from duologue_align.hacking.cases import Case
 from duologue_align.policies import Policy
 from duologue_align.rewards.preset import RewardPreset
+from duologue_align.segments.segment import AXES
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ class Scores:
 def score_policies(preset: RewardPreset, cases: Sequence[Case], policies: Mapping[str, Policy]) -> Scores:
     """Let every policy reply to every case of the preset's axes; the same cases give the same scores."""
     scores = Scores(preset)
-    for index, case in enumerate(cases):
+    for index, case in sorted(enumerate(cases), key=lambda item: AXES.index(item[1].situation.axis)):
         axis = case.situation.axis
         if axis not in preset.axes:
             continue
@@ -87,7 +88,9 @@ def compare(scores: Scores, rival: str, policy: str, *, seed: int = 0) -> dict[s
         difference = np.array(earned[policy]) - np.array(earned[rival])
         weights = drawn[:, [places[number] for number in scores.conversations[axis]]].astype(np.float64)
         means[axis] = float(difference.mean())
-        draws[axis] = weights @ difference / weights.sum(axis=1)
+        counts = weights.sum(axis=1)
+        # A draw that misses the axis altogether, as happens with a handful of cases, says nothing.
+        draws[axis] = np.where(counts > 0, weights @ difference / np.maximum(counts, 1), means[axis])
     means[MEAN] = float(np.mean(list(means.values())))
     draws[MEAN] = np.mean(list(draws.values()), axis=0)
     return {axis: _interval(means[axis], draws[axis]) for axis in means}
