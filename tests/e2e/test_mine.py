@@ -14,7 +14,10 @@ import pytest
 
 from duologue_align.cli import main
 from duologue_align.segments import AXES, Segment, read_segments
-from mine_cases import write_stereo
+from duologue_align.segments.rules import MiningRules
+from duologue_align.segments.sets import find_segments
+from duologue_align.segments.speech import analyse
+from mine_cases import activity, write_stereo
 
 ONSET_TOLERANCE_S, OFFSET_TOLERANCE_S = 0.15, 0.20
 """How far Silero's onsets and offsets may lie from the script's: its 5 to 95 % errors on hand-labelled speech."""
@@ -115,6 +118,32 @@ def test_mined_events_are_the_scripted_ones(spoken: tuple[Path, list[Segment]]) 
     assert _share(offsets, OFFSET_TOLERANCE_S) >= 0.95
     assert len(backchannels) >= 3
     assert _share(backchannels, 0.25) >= 0.75, "short answers are backchannels to timing, not to the script"
+
+
+def test_mined_windows_are_those_of_the_script(spoken: tuple[Path, list[Segment]]) -> None:
+    """The sets found in the scripted activity, against those found in the sound, edges to 0.35 s."""
+    folder, segments = spoken
+    mined = [(s.conversation, s.is_swapped, s.axis, s.start_s, s.end_s) for s in segments]
+    scripted = []
+    for path in sorted((folder / "facts").glob("*.json")):
+        facts = json.loads(path.read_text())
+        given = activity(facts["spans"]["user"], facts["spans"]["agent"], facts["duration_s"])
+        for is_swapped in (False, True):
+            talk = analyse(given.swapped() if is_swapped else given)
+            found = find_segments(talk, MiningRules(turn_min_s=2.0))
+            scripted += [(path.stem, is_swapped, s.axis, s.start_s, s.end_s) for s in found]
+    assert _matched(scripted, mined) >= 0.8
+    assert _matched(mined, scripted) >= 0.8
+
+
+_Window = tuple[str, bool, str, float, float]
+
+
+def _matched(wanted: Sequence[_Window], offered: Sequence[_Window]) -> float:
+    def are_one(a: _Window, b: _Window) -> bool:
+        return a[:3] == b[:3] and max(abs(a[3] - b[3]), abs(a[4] - b[4])) < 0.35
+
+    return sum(any(are_one(a, b) for b in offered) for a in wanted) / len(wanted)
 
 
 def _starts(facts: dict[str, Any], side: str) -> list[float]:

@@ -209,6 +209,7 @@ def test_other_rules_do_not_listen_again(
     assert {item.name for item in summary.bad} == bad
     assert summary.axes["turn"].found >= mined[1].axes["turn"].found
     assert summary.mining.conversations == 3
+    assert summary.mining.hours_per_minute is None
 
 
 def test_an_interrupted_run_goes_on(

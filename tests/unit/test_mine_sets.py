@@ -77,6 +77,9 @@ def test_backchannel_needs_short_speech_only() -> None:
     assert not _find("backchannel", [(1.0, 5.99)], [(2.0, 2.4)])
     assert not _find("backchannel", [(1.0, 7.0)], [])
     assert not _find("backchannel", [(1.0, 7.0)], [(0.5, 1.2)]), "it began before the utterance"
+    assert not _find("backchannel", [(1.0, 7.0)], [(2.0, 2.14)]), "a click"
+    (beside,) = _find("backchannel", [(1.0, 7.0)], [(2.0, 2.14), (4.0, 4.4)])
+    assert [event.start_s for event in beside.events if event.kind == "backchannel"] == [4.0]
 
 
 def test_interruption_is_four_utterances_of_which_the_third_begins_early() -> None:
@@ -150,6 +153,7 @@ def test_the_preset_is_the_defaults_and_can_be_changed(tmp_path) -> None:  # typ
         ("turn_min_s=-1", "give 0 or more"),
         ("turn_min_s=nan", "not a number"),
         ("turn_gap_min_s=2.0", "no turn could qualify"),
+        ("backchannel_least_s=1.5", "nothing could be a backchannel"),
         ("detector=ears", "use speech or level"),
         ("test_share=0.95", "more than 1 together"),
         ("both_roles=1", "must be a bool"),

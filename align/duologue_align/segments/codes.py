@@ -7,7 +7,6 @@ stretch's first frame and runs to its end, as the codec of a live conversation w
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -59,6 +58,7 @@ class Codec:
             from duologue.config import AgentConfig
 
             path = default_bundle(cache_folder(AgentConfig()))
+        path = path.absolute()
         if not path.exists():
             raise ConfigError(f"{path}: no such file or folder; give mimi.safetensors or a model folder with --codec")
         if path.is_dir() and (path / "config.json").is_file():
@@ -152,7 +152,6 @@ def place_codes(segment: Segment, stretches: Sequence[Stretch]) -> Segment:
 
 def encode_stretches(task: CodesTask) -> Outcome:
     """Write the codes of a conversation, unless they are there already; never raises for what a recording holds."""
-    started = time.perf_counter()
     path = task.out / codes_file(task.name)
     audio_s = sum(last - first for _, first, last in task.stretches) * FRAME_MS / 1000
     try:
@@ -166,7 +165,7 @@ def encode_stretches(task: CodesTask) -> Outcome:
         partial.replace(path)
     except (DuologueError, OSError) as error:
         return Outcome(name=task.name, error=" ".join(str(error).split()))
-    return Outcome(name=task.name, audio_s=audio_s, took_s=time.perf_counter() - started)
+    return Outcome(name=task.name, audio_s=audio_s, processed_s=audio_s)
 
 
 @lru_cache(maxsize=1)

@@ -81,7 +81,8 @@ def mine(sources: Sequence[str | Path], out: Path, options: MiningOptions) -> Mi
         MissingExtraError: The engine's package is not installed.
         WeightsError: The codec cannot be read.
     """
-    conversations, rejected = list_conversations(sources, options.layout)
+    # Workers elsewhere have another working directory.
+    conversations, rejected = list_conversations([Path(source).absolute() for source in sources], options.layout)
     signature = ""
     if options.codec is not None:
         options.codec.load()  # what is wrong with it is said before hours of listening
@@ -135,7 +136,7 @@ def _run(function: Any, tasks: Sequence[Any], options: MiningOptions, verb: str)
     with tqdm(total=len(tasks), desc=verb, unit="conv", disable=not options.show_progress, file=sys.stderr) as bar:
         for outcome in run_tasks(function, tasks, engine=options.engine, jobs=options.jobs):
             outcomes.append(outcome)
-            hours += 0.0 if outcome.was_done else outcome.audio_s / 3600
+            hours += outcome.processed_s / 3600
             if outcome.error:
                 bar.write(f"skipped {outcome.name}: {outcome.error}", file=sys.stderr)
             minutes = (time.perf_counter() - started) / 60

@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import re
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,30 +54,28 @@ class Outcome:
     Attributes:
         name: Name of the conversation.
         audio_s: Length of the conversation; 0 if it could not be used.
-        took_s: Time it took.
+        processed_s: How much of it this run listened to (or encoded) itself; 0 where only the rules were new.
         was_done: Whether an earlier run had done it.
         error: Why it could not be used, in one line, or "".
     """
 
     name: str
     audio_s: float = 0.0
-    took_s: float = 0.0
+    processed_s: float = 0.0
     was_done: bool = False
     error: str = ""
 
 
 def mine_conversation(task: MiningTask) -> Outcome:
     """Mine a conversation into its file, unless that is done already; never raises for what a file holds."""
-    started = time.perf_counter()
     name = task.conversation.name
     try:
-        duration_s, was_done = _mine(task)
+        return _mine(task)
     except (DuologueError, OSError) as error:
         return Outcome(name=name, error=_one_line(error))
     except Exception as error:  # one strange file must not end a night's run
         _log.exception("%s: unexpected failure", name)
         return Outcome(name=name, error=_one_line(f"{type(error).__name__}: {error}"))
-    return Outcome(name=name, audio_s=duration_s, took_s=time.perf_counter() - started, was_done=was_done)
 
 
 def result_path(out: Path, name: str) -> Path:
@@ -124,15 +121,16 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _mine(task: MiningTask) -> tuple[float, bool]:
-    conversation, rules = task.conversation, task.rules
-    path = result_path(task.out, conversation.name)
+def _mine(task: MiningTask) -> Outcome:
+    conversation, rules, name = task.conversation, task.rules, task.conversation.name
+    path = result_path(task.out, name)
     audio = digest([FORMAT, rules.detector, audio_signature(conversation)])
     whole = digest([audio, rules.to_dict(), asdict(conversation)])
     there = _read(path)
     if there is not None and there["signature"] == whole:
-        return float(there["duration_s"]), True
-    if there is not None and there["audio_signature"] == audio:
+        return Outcome(name=name, audio_s=float(there["duration_s"]), was_done=True)
+    is_heard = there is not None and there["audio_signature"] == audio
+    if there is not None and is_heard:
         activity = Activity(**{key: _plain(value) for key, value in there["activity"].items()})
     else:
         activity = listen(conversation.user, conversation.agent, rules.detector)
@@ -148,7 +146,8 @@ def _mine(task: MiningTask) -> tuple[float, bool]:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(content).encode())
-    return activity.duration_s, False
+    heard_s = 0.0 if is_heard else activity.duration_s
+    return Outcome(name=name, audio_s=activity.duration_s, processed_s=heard_s)
 
 
 def _segments(conversation: Conversation, activity: Activity, rules: MiningRules) -> list[Segment]:

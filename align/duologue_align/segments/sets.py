@@ -9,7 +9,7 @@ span begins inside it.
 | turn | consecutive utterances X, Y, both >= turn_min_s, Y's start minus X's end in [turn_gap_min_s, turn_gap_max_s] \
 | both |
 | backchannel | an utterance of X >= backchannel_min_s in which Y says only utterances <= backchannel_max_s, one of \
-them begun inside | the utterance |
+them begun inside and >= backchannel_least_s | the utterance |
 | interruption | four consecutive utterances X, Y, X, Y, all >= interruption_min_s, the third begun before the second \
 ends | all four |
 | user_backchannel | as backchannel with X and Y exchanged | from the turn of X before it |
@@ -90,7 +90,7 @@ def find_backchannels(talk: Talk, rules: MiningRules) -> list[Found]:
     found = []
     for utterance in talk.utterances["user"]:
         others = overlapping(talk.utterances["agent"], *utterance)
-        inside = [other for other in others if other[0] > utterance[0]]
+        inside = _audible([other for other in others if other[0] > utterance[0]], rules)
         are_short = all(_length(other) <= rules.backchannel_max_s for other in others)
         if _length(utterance) >= rules.backchannel_min_s and inside and are_short:
             events = [_utterance("user", utterance), *_backchannels("agent", inside)]
@@ -120,7 +120,8 @@ def find_user_backchannels(talk: Talk, rules: MiningRules) -> list[Found]:
     """Return the segments of the set "user_backchannel"."""
     found = []
     for utterance in talk.utterances["agent"]:
-        inside = [other for other in overlapping(talk.utterances["user"], *utterance) if other[0] > utterance[0]]
+        begun = [other for other in overlapping(talk.utterances["user"], *utterance) if other[0] > utterance[0]]
+        inside = _audible(begun, rules)
         are_short = all(_length(other) <= rules.backchannel_max_s for other in inside)
         is_long = _length(utterance) >= rules.user_backchannel_min_s
         if is_long and inside and are_short and _ends_before(talk, utterance):
@@ -158,6 +159,10 @@ def _in_order(talk: Talk, rules: MiningRules) -> list[tuple[Side, Span]]:
     if rules.skip_backchannels:
         order = [item for item in order if _length(item[2]) > rules.backchannel_max_s]
     return [(side, span) for _, side, span in sorted(order, key=lambda item: (item[0], item[1]))]
+
+
+def _audible(spans: Sequence[Span], rules: MiningRules) -> list[Span]:
+    return [span for span in spans if _length(span) >= rules.backchannel_least_s]
 
 
 def _ends_before(talk: Talk, utterance: Span) -> bool:

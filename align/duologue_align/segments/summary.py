@@ -23,9 +23,9 @@ class Pace:
     """How fast a stage went, counting only what this run did itself.
 
     Attributes:
-        conversations: Conversations done in this run.
+        conversations: Conversations done in this run, be it that only the rules were new.
         reused: Conversations that an earlier run had done.
-        hours: Hours of audio done in this run; two channels count once.
+        hours: Hours of audio this run listened to, or encoded; two channels count once.
         minutes: Wall time.
     """
 
@@ -41,14 +41,14 @@ class Pace:
         return cls(
             conversations=len(fresh),
             reused=sum(outcome.was_done for outcome in outcomes),
-            hours=sum(outcome.audio_s for outcome in fresh) / 3600,
+            hours=sum(outcome.processed_s for outcome in fresh) / 3600,
             minutes=took_s / 60,
         )
 
     @property
     def hours_per_minute(self) -> float | None:
-        """Hours of audio per minute, or None if nothing was done."""
-        return self.hours / self.minutes if self.conversations and self.minutes > 0 else None
+        """Hours of audio per minute, or None if there were none."""
+        return self.hours / self.minutes if self.hours > 0 and self.minutes > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the pace as plain values."""
