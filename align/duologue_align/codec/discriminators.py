@@ -10,6 +10,8 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 _SLOPE = 0.2
+_GAIN = 8.0
+"""Speech is about -20 dBFS: this brings it to the level that the first layers are made for."""
 
 Judgement = tuple[Tensor, list[Tensor]]
 """One discriminator's logits and its inner feature maps."""
@@ -86,7 +88,7 @@ class Discriminators(nn.Module):
 
     def forward(self, pcm: Tensor) -> list[Judgement]:
         """Judge samples, shape [B, T]."""
-        return [judge(pcm) for judge in self.judges]
+        return [judge(pcm * _GAIN) for judge in self.judges]
 
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
@@ -132,5 +134,7 @@ def _conv2d(
 ) -> nn.Module:
     padding = tuple((size - 1) // 2 * rate for size, rate in zip(kernel, dilation, strict=True))
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=padding, dilation=dilation)  # type: ignore[arg-type]
+    # torch's own start loses two thirds of the signal's power at every layer, and all logits begin at 0.
+    nn.init.kaiming_normal_(conv.weight, a=_SLOPE, nonlinearity="leaky_relu")
     normalised: nn.Module = weight_norm(conv)
     return normalised
