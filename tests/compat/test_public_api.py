@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,12 @@ def test_the_runtime_never_imports_the_aligner() -> None:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [name for name in names if name.startswith("duologue_align")], path
+
+
+def test_every_extra_that_an_error_names_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for path in [*(ROOT / "runtime").rglob("*.py"), *(ROOT / "align").rglob("*.py")]:
+        for extra in re.findall(
+            r'MissingExtraError\([^()]*(?:\([^()]*\)[^()]*)*, "(\w+)"\)', path.read_text(encoding="utf-8")
+        ):
+            assert extra in extras, f"{path}: no extra {extra!r}"

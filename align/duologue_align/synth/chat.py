@@ -145,7 +145,7 @@ def _messages() -> list[tuple[str, list[str]]]:
     try:
         package: Any = import_module("chitchat_dataset")
     except ImportError as error:
-        raise MissingExtraError("chitchat-dataset", "align") from error
+        raise MissingExtraError("chitchat-dataset", "synth") from error
     text = Path(package.__file__).with_name("dataset.json").read_text(encoding="utf-8")
     return [
         (key, [utterance["text"] for utterance in message])

@@ -166,7 +166,7 @@ def _require_packages() -> None:
     """Refuse at once what would otherwise fail inside a worker."""
     for module, package in _PACKAGES.items():
         if find_spec(module) is None:
-            raise MissingExtraError(package, "align")
+            raise MissingExtraError(package, "synth")
 
 
 _speaker: Speaker | None = None

@@ -115,7 +115,7 @@ def _open_engine() -> tuple[Any, Any, Any]:
         hibari: Any = import_module("hibari")
         normalize = import_module("hibari.g2p.normalize").normalize
     except ImportError as error:
-        raise MissingExtraError(str(error.name or "hibari-tts"), "align") from error
+        raise MissingExtraError(str(error.name or "hibari-tts"), "synth") from error
     engine = hibari.Hibari()
     model = onnx.load(engine.model_path)
     # The durations are internal to the graph: what its cumulative sum adds up.
