@@ -204,6 +204,13 @@ def test_a_killed_server_loses_the_device_and_not_the_conversation(
         assert time.monotonic() - begun < 1.3
 
 
+def test_with_nothing_named_the_server_that_runs_is_found(start_server: StartServer) -> None:
+    start_server()
+    with open_live(load_agent=EchoAgent, device=PortAudioSpec(), playout_ms=40.0) as live:
+        assert live.device.input_name == "system"
+        _settle(live)
+
+
 def test_a_wrong_name_lists_what_there_is(start_server: StartServer) -> None:
     start_server()
     with pytest.raises(DeviceError, match=r"no microphone is called 'nobody'.*'system'"):

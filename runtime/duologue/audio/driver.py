@@ -94,7 +94,7 @@ class DriverProcess:
         return self._process.is_alive()
 
     def close(self) -> None:
-        """End the process: politely for a quarter of a second, then by force."""
+        """End the process: politely for half a second, then by force."""
         _stop(self._pipe, self._process)
 
     def _answer(self) -> Any:
@@ -140,7 +140,7 @@ def _answer(pipe: Connection[Any, Any], process: SpawnProcess) -> Any:
 
 def _stop(pipe: Connection[Any, Any], process: SpawnProcess) -> None:
     pipe.close()
-    process.join(_CLOSE_S)
+    process.join(2 * _CLOSE_S)
     if process.is_alive():
         process.kill()
         process.join(_CLOSE_S)
@@ -181,7 +181,7 @@ def _run(pipe: Connection[Any, Any], streams: Streams) -> None:
     except (EOFError, OSError):
         closing = threading.Thread(target=streams.close, daemon=True)
         closing.start()
-        closing.join(_CLOSE_S / 2)
+        closing.join(_CLOSE_S)
 
 
 def _quiet() -> None:

@@ -102,27 +102,36 @@ def open_streams(spec: PortAudioSpec, port: AudioPort) -> Streams:
         MissingExtraError: If sounddevice is not installed.
         DeviceError: If a device does not exist or PortAudio refuses it.
     """
-    devices = query_devices()
-    pair = (
-        choose_device(devices, spec.input, "input", host_api=spec.host_api),
-        choose_device(devices, spec.output, "output", host_api=spec.host_api),
-    )
-    is_split = spec.is_split if spec.is_split is not None else pair[0].host_api != pair[1].host_api
     failures: list[str] = []
-    for channels, rates_hz in product(_candidate_channels(pair), _candidate_rates(spec, pair, is_split)):
-        port.configure(
-            input_hz=rates_hz[0], output_hz=rates_hz[1], input_channels=channels[0], output_channels=channels[1]
+    for pair in _candidate_pairs(spec, query_devices()):
+        is_split = spec.is_split if spec.is_split is not None else pair[0].host_api != pair[1].host_api
+        for channels, rates_hz in product(_candidate_channels(pair), _candidate_rates(spec, pair, is_split)):
+            port.configure(
+                input_hz=rates_hz[0], output_hz=rates_hz[1], input_channels=channels[0], output_channels=channels[1]
+            )
+            try:
+                streams = _open_at(spec, port, pair, channels, rates_hz, is_split)
+            except DeviceError as error:
+                failures.append(f"cannot open microphone {pair[0].name!r} with loudspeaker {pair[1].name!r}: {error}")
+                continue
+            return Streams(streams, _info(pair, rates_hz, streams, is_split))
+    raise DeviceError(f"{failures[0]}; see duologue devices, or name a sample rate that the device has")
+
+
+def _candidate_pairs(spec: PortAudioSpec, devices: list[DeviceInfo]) -> list[tuple[DeviceInfo, DeviceInfo]]:
+    def choose(host_api: str | None) -> tuple[DeviceInfo, DeviceInfo]:
+        return (
+            choose_device(devices, spec.input, "input", host_api=host_api),
+            choose_device(devices, spec.output, "output", host_api=host_api),
         )
-        try:
-            streams = _open_at(spec, port, pair, channels, rates_hz, is_split)
-        except DeviceError as error:
-            failures.append(str(error))
-            continue
-        return Streams(streams, _info(pair, rates_hz, streams, is_split))
-    raise DeviceError(
-        f"cannot open microphone {pair[0].name!r} with loudspeaker {pair[1].name!r}: {failures[0]}; "
-        "see duologue devices, or name a sample rate that the device has"
-    )
+
+    pairs = [choose(spec.host_api)]
+    if (spec.input, spec.output, spec.host_api) == (None, None, None):
+        # A default may be a name behind which no server runs; what works elsewhere is better than nothing.
+        for host_api in dict.fromkeys(device.host_api for device in devices):
+            with suppress(DeviceError):
+                pairs.append(choose(host_api))
+    return pairs
 
 
 def _candidate_channels(pair: tuple[DeviceInfo, DeviceInfo]) -> list[tuple[int, int]]:

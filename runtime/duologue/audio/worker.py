@@ -118,10 +118,11 @@ class Worker:
 
     def close(self) -> None:
         """End everything; at most half a second for the device and a quarter for the messages."""
+        self._session.close()
+        # The recording first: a dead sound server may cost all the time there is.
+        self.outbox.close(0.25)
         if self._device is not None:
             self._device.close()
-        self._session.close()
-        self.outbox.close(0.25)
         self._device = self._loop = None
         self._shared.close()
 
