@@ -19,6 +19,7 @@ TEMPERATURE_STEP = 0.1
 
 _POLL_S = 1.0
 _FINAL_REPORT_S = 0.7
+_SETTLE_S = 0.3
 _TRIES = 5
 
 
@@ -94,10 +95,14 @@ class TalkControl:
     def finish(self) -> list[Take]:
         """End the conversation, within about a second, and return every take, the last one last."""
         self._stop.set()
+        # A reset under way would move the take's borders.
+        has_settled = self._one_at_a_time.acquire(timeout=_SETTLE_S)
         report = self._final_report()
         name = self._agents[self._agent_index]
         self._live.close()
         last = Take(agent=name, report=report, transcript=self._state.transcript, first_frame=self._first_frame)
+        if has_settled:
+            self._one_at_a_time.release()
         return [*self._takes, last]
 
     @property
@@ -133,13 +138,13 @@ class TalkControl:
         name, transcript = self._agents[self._agent_index], self._state.transcript
         self._live.reset(seed=seed_for(index, self._seed, len(self._agents)))
         self._live.set_sampling(**_values(self._state))
+        next_first = self._frames_before()
         if report.duration_s > 0:
             take = Take(agent=name, report=report, transcript=transcript, first_frame=self._first_frame)
             self._takes.append(take)
-        self._agent_index = index
+        self._agent_index, self._first_frame = index, next_first
         self._state.set_agent(index)
         self._state.say(f"a new conversation with {self._agents[index]}", "good")
-        self._first_frame = self._frames_before()
 
     def _frames_before(self) -> int:
         first = 0

@@ -43,6 +43,7 @@ _CHIEF = {
     "response latency",
     "talks through backchannels",
 }
+_RARE = {"late calls", "concealed", "mic lost", "cut", "device lost"}
 _LABEL, _VALUE, _COUNT, _BAND, _VERDICT = 26, 9, 5, 24, 7
 _VERDICT_STYLES = {"inside": STYLES["good"], "below": STYLES["warn"], "above": STYLES["warn"], "": ""}
 
@@ -179,8 +180,8 @@ def device_facts(view: View) -> list[tuple[str, str, bool]]:
             f"{stats.dropped_user_ms + stats.lost_input_ms:.0f} ms",
             stats.dropped_user_ms + stats.lost_input_ms > 0,
         ),
-        ("cut", f"{stats.cut_agent_ms:.0f} ms", False),
-        ("device lost", f"{stats.device_losses} times", stats.device_losses > 0),
+        ("cut", f"{stats.cut_agent_ms:.0f} ms", stats.cut_agent_ms > 0),
+        ("device lost", f"{stats.device_losses}×", stats.device_losses > 0),
     ]
 
 
@@ -190,12 +191,14 @@ def xrun_count(stats: LiveStats) -> int:
 
 
 def device_lines(view: View, width: int, height: int) -> list[Text]:
-    """Draw the facts: one to a row where there are rows for it, else running on."""
+    """Draw the facts: one to a row where there are rows for it, else running on, without losses that did not occur."""
     facts = device_facts(view)
     if height >= len(facts):
         return [_fact(name.ljust(13), value, is_loss) for name, value, is_loss in facts]
     lines: list[Text] = [Text()]
     for name, value, is_loss in facts:
+        if name in _RARE and not is_loss:
+            continue
         piece = _fact(f"{name} ", value, is_loss)
         if lines[-1] and len(lines[-1]) + 3 + len(piece) > width:
             lines.append(Text())

@@ -29,12 +29,13 @@ _LABEL = 6
 
 
 def lane_lines(view: View, width: int, height: int) -> list[Text]:
-    """Draw the newest seconds of both lanes, the event marks below them and the time.
+    """Draw the newest seconds of both lanes, and below them the event marks and the time.
 
     Args:
         view: The conversation.
         width: Columns.
-        height: Rows: 4 or 5 for lanes of one row, 6 and more for two rows each.
+        height: Rows: 3 for lanes of one row and marks that stand before the time, 4 for marks of their own row, 6 for
+            lanes of two rows each.
     """
     rows = 2 if height >= 6 else 1
     columns = max(8, width - _LABEL)
@@ -43,7 +44,9 @@ def lane_lines(view: View, width: int, height: int) -> list[Text]:
     first_column = last_column - columns + 1
     scale = _Scale(first_column, columns, frames_per_column)
     lines = [*_lane(view, "user", scale, rows), *_lane(view, "agent", scale, rows)]
-    return [*lines, _marks(view, scale), _time(scale)]
+    marks, time = _marks(view, scale), _time(scale)
+    below = [_before(marks, time)] if height < 4 else [marks, time]
+    return [*lines, *below]
 
 
 class _Scale:
@@ -106,6 +109,13 @@ def _marks(view: View, scale: _Scale) -> Text:
             )
     for sign, style in cells:
         line.append(sign, style=style)
+    return line
+
+
+def _before(marks: Text, time: Text) -> Text:
+    line = Text()
+    for column, (mark, tick) in enumerate(zip(marks.plain, time.plain, strict=True)):
+        line.append_text(marks[column] if mark != " " else time[column] if tick != " " else Text(" "))
     return line
 
 

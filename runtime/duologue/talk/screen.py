@@ -56,7 +56,7 @@ class TalkApp(App[None]):
     Screen { layout: vertical; background: #0d1117; color: #e6edf3; overflow: hidden; }
     Panel { width: 1fr; height: auto; background: #0d1117; }
     #head, #message, #keys { height: 1; }
-    #lanes { height: 4; }
+    #lanes { height: 3; }
     #transcript { height: 2; }
     #numbers { height: 1fr; layout: vertical; background: #0d1117; }
     #axes { height: 1fr; }

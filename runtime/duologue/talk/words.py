@@ -68,11 +68,14 @@ def message_line(view: View, width: int) -> Text:
 
 def keys_line(view: View, width: int) -> Text:
     """List the keys."""
+    keys = [(key, what) for key, what in KEYS if key != "a" or len(view.setup.agents) > 1]
     line = Text()
-    for key, what in KEYS:
-        if key == "a" and len(view.setup.agents) < 2:
-            continue
+    for key, what in keys:
         line.append(f" {key} ", style="bold reverse").append(f" {what}  ")
+    if len(line) > width:
+        line = Text(" ").join(
+            Text(key.replace(" ", ""), "bold reverse").append(f" {what}", "default") for key, what in keys
+        )
     return _cut(line, width)
 
 
