@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +44,27 @@ def read_span(channel: Channel, start_s: float, end_s: float) -> Pcm:
     Raises:
         AudioError: As `read_blocks`.
     """
-    begin, end = (round(time_s * SAMPLE_RATE_HZ) for time_s in (start_s, end_s))
-    pcm = np.zeros(end - begin, dtype=np.float32)
-    position = 0
+    return read_spans(channel, [(start_s, end_s)])[0]
+
+
+def read_spans(channel: Channel, spans: Sequence[tuple[float, float]]) -> list[Pcm]:
+    """Return several spans of a side, as `read_span` each, in one pass over the recording.
+
+    Raises:
+        AudioError: As `read_blocks`.
+    """
+    bounds = [(round(start_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ)) for start_s, end_s in spans]
+    found = [np.zeros(end - begin, dtype=np.float32) for begin, end in bounds]
+    position, last_needed = 0, max((end for _, end in bounds), default=0)
     for block in read_blocks(channel):
-        first, last = max(position, begin), min(position + len(block), end)
-        if first < last:
-            pcm[first - begin : last - begin] = block[first - position : last - position]
+        for pcm, (begin, end) in zip(found, bounds, strict=True):
+            first, last = max(position, begin), min(position + len(block), end)
+            if first < last:
+                pcm[first - begin : last - begin] = block[first - position : last - position]
         position += len(block)
-        if position >= end:
+        if position >= last_needed:
             break
-    return pcm
+    return found
 
 
 def _open(channel: Channel) -> AudioFile:

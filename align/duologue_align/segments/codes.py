@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from duologue.codec import Mimi, MimiConfig
 from duologue.errors import ConfigError, DuologueError
 from duologue.model.checkpoint import Checkpoint
-from duologue.types import FRAME_MS, FRAME_RATE_HZ, SAMPLE_RATE_HZ
-from duologue_align.corpus.audio import read_span
+from duologue.types import FRAME_MS, FRAME_RATE_HZ
+from duologue_align.corpus.audio import read_spans
 from duologue_align.corpus.conversation import Channel
 from duologue_align.segments.mining import Outcome, digest, file_stem
 from duologue_align.segments.segment import CodesPlace, Segment, channel_row
@@ -31,6 +32,8 @@ FOLDER = "codes"
 
 Stretch: TypeAlias = tuple[str, int, int]
 """(side of the corpus' roles: "user" or "agent", first frame, frame after the last)."""
+
+_CodesTensor: TypeAlias = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +146,10 @@ def plan_stretches(segments: Iterable[Segment], context_s: float) -> tuple[Stret
 
 def place_codes(segment: Segment, stretches: Sequence[Stretch]) -> Segment:
     """Return the segment with the place of its codes."""
-    for side, first, last in stretches:
+    for stretch in stretches:
+        side, first, last = stretch
         if side == _side(segment) and first <= segment.first_frame and segment.first_frame + segment.frames <= last:
-            place = CodesPlace(file=codes_file(segment.conversation), tensor=f"{side}-{first:06d}", first_frame=first)
+            place = CodesPlace(file=codes_file(segment.conversation), tensor=_tensor(stretch), first_frame=first)
             return replace(segment, codes_place=place)
     raise AssertionError(f"no stretch holds {segment.id}")
 
@@ -158,7 +162,7 @@ def encode_stretches(task: CodesTask) -> Outcome:
         if _is_written(path, task.signature):
             return Outcome(name=task.name, audio_s=audio_s, was_done=True)
         mimi = _load(task.codec, task.codec_signature)
-        tensors = {f"{stretch[0]}-{stretch[1]:06d}": _encode(mimi, task, stretch) for stretch in task.stretches}
+        tensors = _encode(mimi, task, "user") | _encode(mimi, task, "agent")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         save_file(tensors, partial, metadata={"signature": task.signature})
@@ -173,12 +177,19 @@ def _load(codec: Codec, signature: str) -> Mimi:
     return codec.load()
 
 
-def _encode(mimi: Mimi, task: CodesTask, stretch: Stretch) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
-    side, first, last = stretch
-    samples_per_frame_s = mimi.frame_samples / SAMPLE_RATE_HZ
-    channel = task.user if side == "user" else task.agent
-    pcm = read_span(channel, first * samples_per_frame_s, last * samples_per_frame_s)
-    return encode_channel(mimi.stream(), pcm).astype(np.int16)
+def _encode(mimi: Mimi, task: CodesTask, side: str) -> dict[str, _CodesTensor]:
+    own = [stretch for stretch in task.stretches if stretch[0] == side]
+    frame_s = FRAME_MS / 1000
+    spans = [(first * frame_s, last * frame_s) for _, first, last in own]
+    sounds = read_spans(task.user if side == "user" else task.agent, spans) if spans else []
+    return {
+        _tensor(stretch): encode_channel(mimi.stream(), pcm).astype(np.int16)
+        for stretch, pcm in zip(own, sounds, strict=True)
+    }
+
+
+def _tensor(stretch: Stretch) -> str:
+    return f"{stretch[0]}-{stretch[1]:06d}"
 
 
 def _side(segment: Segment) -> str:
