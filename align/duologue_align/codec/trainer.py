@@ -32,7 +32,7 @@ from duologue_align.codec.quantizer import Dropout, Quantized
 from duologue_align.codec.segments import Batch
 from duologue_align.codec.settings import CodecTraining
 from duologue_align.codec.spectral import MultiScaleMel, MultiScaleStft
-from duologue_align.codec.weight_average import WeightAverage
+from duologue_align.weight_average import WeightAverage
 
 
 class Student(nn.Module):

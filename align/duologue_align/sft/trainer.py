@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from duologue.model.config import LMConfig
 from duologue.model.lm import LanguageModel
 from duologue_align.checkpointing import Tree, random_state, set_random_state
-from duologue_align.codec.weight_average import WeightAverage
 from duologue_align.sft.initial import initialise
 from duologue_align.sft.loss import target_weights, token_losses, total_loss, weighted_loss
 from duologue_align.sft.processes import Processes
 from duologue_align.sft.schedule import learning_rate
 from duologue_align.sft.settings import SftSettings
+from duologue_align.weight_average import WeightAverage
 
 
 class TeacherForcing(nn.Module):
