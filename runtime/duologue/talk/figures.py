@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from duologue.audio.wire import LiveStats
 from duologue.metrics.latency import LatencySummary
 from duologue.metrics.rows import Row, axis_rows, clock
 from duologue.metrics.types import InteractivityReport
@@ -14,8 +13,8 @@ from duologue.talk.lanes import STYLES
 from duologue.talk.state import Change, View
 from duologue.types import FRAME_MS
 
-STAGES = ("encode", "model", "decode", "metrics", "total", "resample")
-"""Stages in the order of the table; "total" is the four before it, "resample" comes on top."""
+STAGES = ("total", "encode", "model", "decode", "metrics", "resample")
+"""Stages in the order of the table; "total" is the sum of the next four, "resample" comes on top."""
 
 _NAMES = {
     "takeover rate": "pauses taken over",
@@ -43,8 +42,8 @@ _CHIEF = {
     "response latency",
     "talks through backchannels",
 }
-_RARE = {"late calls", "concealed", "mic lost", "cut", "device lost"}
-_LABEL, _VALUE, _COUNT, _BAND, _VERDICT = 26, 9, 5, 24, 7
+_RARE = {"concealed", "mic lost", "cut", "device lost"}
+_LABEL, _VALUE, _COUNT, _BAND, _VERDICT = 24, 9, 5, 24, 7
 _VERDICT_STYLES = {"inside": STYLES["good"], "below": STYLES["warn"], "above": STYLES["warn"], "": ""}
 
 
@@ -122,11 +121,11 @@ def latency_lines(latency: dict[str, LatencySummary], height: int) -> list[Text]
     if height < 1 + len(STAGES):
         return _latency_across(latency)
     lines = [
-        Text("stage, ms".ljust(10) + "".join(name.rjust(8) for name in ("p50", "p95", "p99", "max")), STYLES["dim"])
+        Text("stage, ms".ljust(9) + "".join(name.rjust(8) for name in ("p50", "p95", "p99", "max")), STYLES["dim"])
     ]
     for stage in STAGES:
         found = latency.get(stage)
-        line = Text(stage.ljust(10))
+        line = Text(stage.ljust(9))
         for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"):
             line.append_text(_time_cell(None if found is None else getattr(found, name)))
         lines.append(line)
@@ -166,14 +165,13 @@ def device_facts(view: View) -> list[tuple[str, str, bool]]:
     stats = view.stats
     drift = "measuring" if stats.drift_ppm is None else f"{stats.drift_ppm:+.0f} ppm"
     late_calls = sum(one.late for one in stats.counters.callbacks)
-    xruns = xrun_count(stats)
+    xruns = sum(one.flagged for one in stats.counters.callbacks)
     if stats.echo_reduction_db is not None:
         facts.append(("echo", f"{-stats.echo_reduction_db:+.0f} dB", False))
     return [
         *facts,
         ("drift", drift, False),
-        ("xruns", str(xruns), xruns > 0),
-        ("late calls", str(late_calls), late_calls > 0),
+        ("xruns", f"{xruns}, late {late_calls}", xruns + late_calls > 0),
         ("concealed", f"{stats.concealed_ms:.0f} ms", stats.concealed_ms > 0),
         (
             "mic lost",
@@ -183,11 +181,6 @@ def device_facts(view: View) -> list[tuple[str, str, bool]]:
         ("cut", f"{stats.cut_agent_ms:.0f} ms", stats.cut_agent_ms > 0),
         ("device lost", f"{stats.device_losses}×", stats.device_losses > 0),
     ]
-
-
-def xrun_count(stats: LiveStats) -> int:
-    """Return the callbacks in which the driver itself reported a loss."""
-    return sum(one.flagged for one in stats.counters.callbacks)
 
 
 def device_lines(view: View, width: int, height: int) -> list[Text]:

@@ -25,6 +25,7 @@ STYLES = {
 _SPAN_S = 20.0
 _FLOOR_DBFS, _CEILING_DBFS = -60.0, -6.0
 _LEVELS = "▁▂▃▄▅▆▇█"
+_TONES = {"good": STYLES["good"], "bad": STYLES["bad"], "plain": STYLES["warn"]}
 _LABEL = 6
 
 
@@ -44,9 +45,10 @@ def lane_lines(view: View, width: int, height: int) -> list[Text]:
     first_column = last_column - columns + 1
     scale = _Scale(first_column, columns, frames_per_column)
     lines = [*_lane(view, "user", scale, rows), *_lane(view, "agent", scale, rows)]
-    marks, time = _marks(view, scale), _time(scale)
-    below = [_before(marks, time)] if height < 4 else [marks, time]
-    return [*lines, *below]
+    marks = _marks(view, scale)
+    if height >= 4:
+        return [*lines, _join(marks), _time(scale, [])]
+    return [*lines, _time(scale, marks)]
 
 
 class _Scale:
@@ -97,34 +99,28 @@ def _cell(level: float | None, rows: int, row_from_below: int) -> str:
     return _LEVELS[min(max(eighths, 1), 8) - 1] if eighths > 0 or row_from_below == 0 else " "
 
 
-def _marks(view: View, scale: _Scale) -> Text:
-    line = Text(" " * _LABEL)
-    cells: list[tuple[str, str]] = [(" ", "")] * scale.count
+def _marks(view: View, scale: _Scale) -> list[tuple[str, str]]:
+    """Return (sign, style) of each column; a sign of one space where nothing happened."""
+    cells = [(" ", "")] * scale.count
     for mark, event in marked(view.events):
         column = scale.column(mark.time_s(event))
         if 0 <= column < scale.count:
-            cells[column] = (
-                mark.sign,
-                {"good": STYLES["good"], "bad": STYLES["bad"], "plain": STYLES["warn"]}[mark.tone],
-            )
-    for sign, style in cells:
-        line.append(sign, style=style)
-    return line
+            cells[column] = (mark.sign, _TONES[mark.tone])
+    return cells
 
 
-def _before(marks: Text, time: Text) -> Text:
-    line = Text()
-    for column, (mark, tick) in enumerate(zip(marks.plain, time.plain, strict=True)):
-        line.append_text(marks[column] if mark != " " else time[column] if tick != " " else Text(" "))
-    return line
+def _join(cells: list[tuple[str, str]]) -> Text:
+    return Text.assemble(" " * _LABEL, *cells)
 
 
-def _time(scale: _Scale) -> Text:
-    cells = [" "] * scale.count
+def _time(scale: _Scale, marks: list[tuple[str, str]]) -> Text:
+    """Write the time under the lanes, where no mark stands in the way."""
+    cells = list(marks) or [(" ", "")] * scale.count
     step = max(1, math.ceil(12 * scale.frames / FRAME_RATE_HZ / 5)) * 5
     begin = math.ceil(max(0.0, scale.time_s(0)) / step) * step
     for time_s in range(begin, math.ceil(scale.time_s(scale.count)), step):
         column, label = scale.column(time_s), "╵" + clock(time_s)
-        if 0 <= column <= scale.count - len(label):
-            cells[column : column + len(label)] = label
-    return Text(" " * _LABEL + "".join(cells), style=STYLES["dim"])
+        is_free = all(sign == " " for sign, _ in cells[column : column + len(label)])
+        if is_free and 0 <= column <= scale.count - len(label):
+            cells[column : column + len(label)] = [(letter, STYLES["dim"]) for letter in label]
+    return _join(cells)

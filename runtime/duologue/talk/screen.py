@@ -67,10 +67,10 @@ class TalkApp(App[None]):
     .roomy Panel { border: round #30363d; border-title-color: #7d8590; padding: 0 1; }
     .roomy #head, .roomy #message, .roomy #keys { border: none; }
     .roomy #lanes { height: 8; }
-    .roomy #transcript { height: 5; }
+    .roomy #transcript { height: 4; }
     .roomy #numbers { layout: horizontal; }
     .roomy #axes { width: 1fr; height: 100%; }
-    .roomy #side { width: 48; height: 100%; }
+    .roomy #side { width: 45; height: 100%; }
     .roomy #latency { height: 9; }
     .roomy #device { height: 1fr; }
     .small Panel, .small #numbers { display: none; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Literal
 
 from duologue.audio.device import StreamInfo
@@ -25,6 +26,7 @@ Tone = Literal["", "good", "warn", "bad"]
 
 _KEPT_FRAMES = 1024
 _RING_FRAMES = 125
+_SHOWN_S = 10.0
 _METER_KINDS = frozenset(EVENT_KINDS)
 
 
@@ -82,7 +84,7 @@ class View:
         late_frames: Frames over the 80 ms budget.
         sampling: How the agent draws its tokens now.
         is_muted: Whether the agent hears silence.
-        message: The last thing worth saying, and its tone.
+        message: What a key did or what happened in the last seconds, and its tone.
         device_error: Why there is no device now, or "".
         ended: Why the conversation is over, or "".
     """
@@ -121,6 +123,7 @@ class TalkState:
         self._sampling = sampling
         self._is_muted = False
         self._message: tuple[str, Tone] = ("", "")
+        self._said_at_s = 0.0
         self._device_error = self._ended = ""
         self._stats: LiveStats | None = None
         self._begin()
@@ -162,9 +165,10 @@ class TalkState:
             self._transcript.append((frame.index / FRAME_RATE_HZ, frame.text))
 
     def say(self, message: str, tone: Tone = "") -> None:
-        """Show a message."""
+        """Show a message for ten seconds."""
         with self._lock:
             self._message = (message, tone)
+            self._said_at_s = monotonic()
 
     def end(self, reason: str) -> None:
         """Note that the conversation is over, and why; the first reason stays."""
@@ -231,7 +235,7 @@ class TalkState:
                 late_frames=self._late_frames,
                 sampling=self._sampling,
                 is_muted=self._is_muted,
-                message=self._message,
+                message=self._message if monotonic() - self._said_at_s < _SHOWN_S else ("", ""),
                 device_error=self._device_error,
                 ended=self._ended,
             )

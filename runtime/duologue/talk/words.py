@@ -11,15 +11,17 @@ from duologue.talk.lanes import STYLES
 from duologue.talk.state import View
 
 KEYS = (
+    ("q", "quit"),
     ("m", "mute"),
     ("f", "flush"),
     ("r", "reset"),
     ("a", "next agent"),
     ("+ −", "padding"),
     ("> <", "temperature"),
-    ("q", "quit"),
 )
-"""What the last line of the card offers."""
+"""What the last line of the card offers; the first ones fit the narrowest terminal."""
+
+_HINT_S = 8.0
 
 
 def head_line(view: View, width: int) -> Text:
@@ -73,13 +75,13 @@ def keys_line(view: View, width: int) -> Text:
     for key, what in keys:
         line.append(f" {key} ", style="bold reverse").append(f" {what}  ")
     if len(line) > width:
-        line = Text(" ").join(
-            Text(key.replace(" ", ""), "bold reverse").append(f" {what}", "default") for key, what in keys
-        )
+        line = Text(" ").join(Text.assemble((key.replace(" ", ""), "bold reverse"), f" {what}") for key, what in keys)
     return _cut(line, width)
 
 
 def _hint(view: View) -> str:
+    if view.setup.note and int(view.time_s // _HINT_S) % 2:
+        return view.setup.note
     if view.setup.record_folder is not None:
         return f"This conversation is being recorded into {view.setup.record_folder}."
     if not view.setup.has_echo_canceller:
