@@ -162,7 +162,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(dataset_module, "find_spec", lambda module: None if module == "hibari" else module)
     assert main(["synth", "--out", str(tmp_path / "new"), "--hours", "1"]) == 2
-    assert "hibari-tts is not installed; install it with: pip install 'duologue[align]'" in capsys.readouterr().err
+    assert "hibari-tts is not installed; install it with: pip install 'duologue[synth]'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
