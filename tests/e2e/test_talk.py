@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ from duologue.config import AgentConfig
 from duologue.metrics.rows import axis_rows
 from duologue.metrics.types import InteractivityReport
 from duologue.session import Session
-from duologue.talk.choice import AgentChoice, AgentLoader
+from duologue.talk.choice import AgentChoice
 from duologue.talk.control import Take, TalkControl
 from duologue.talk.screen import Panel, TalkApp
 from duologue.talk.state import Setup, TalkState
@@ -273,6 +272,8 @@ def test_a_picture_without_a_terminal_and_no_recording(
     picture = (tmp_path / "card.svg").read_text().replace("&#160;", " ")
     assert "not recording" in picture
     assert "padding bias +0" in picture
+    assert "font-face" not in picture
+    assert "url(http" not in picture
 
 
 BAD = {
@@ -304,10 +305,9 @@ def test_the_loader_gives_every_agent_and_keeps_the_terminal_clean() -> None:
     code = (
         "from duologue.config import AgentConfig\n"
         "from duologue.talk.choice import AgentLoader, seed_for\n"
-        "choice = AgentLoader(names=('echo', 'echo'), config=AgentConfig(), is_quiet=True)()\n"
+        "choice = AgentLoader(names=('echo', 'echo'), config=AgentConfig())()\n"
         "choice.session(seed=seed_for(1, 3, 2)).close()\n"
         "print(choice.note, flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
-    assert partial(AgentLoader, names=("echo",))(config=AgentConfig()).is_quiet is False

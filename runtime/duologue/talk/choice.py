@@ -55,12 +55,10 @@ class AgentLoader:
     Attributes:
         names: Folders in Moshi's format, `hf://owner/name`, "echo", or None for the default agent.
         config: How they run.
-        is_quiet: Whether to keep what libraries print away from the terminal, which a full-screen card owns.
     """
 
     names: tuple[str | None, ...]
     config: AgentConfig
-    is_quiet: bool = False
 
     def __call__(self) -> LiveAgent:
         """Load every agent.
@@ -68,7 +66,7 @@ class AgentLoader:
         Raises:
             DuologueError: What loading one of them raised.
         """
-        _redirect_prints(self.is_quiet)
+        _keep_terminal_clean()
         agents = [self._load(name) for name in self.names]
         for agent in agents[1:]:
             _warm_up(agent)
@@ -78,13 +76,12 @@ class AgentLoader:
         return EchoAgent() if name == ECHO else DuplexAgent.load(name, self.config)
 
 
-def _redirect_prints(is_quiet: bool) -> None:
-    # Standard output belongs to the host: JSON lines or the card.
-    target = os.open(os.devnull, os.O_WRONLY) if is_quiet else os.dup(2)
-    os.dup2(target, 1)
-    if is_quiet:
-        os.dup2(target, 2)
-    os.close(target)
+def _keep_terminal_clean() -> None:
+    # The terminal belongs to the host, for its card or its JSON lines; errors reach the host by another way.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _warm_up(agent: LiveAgent) -> None:

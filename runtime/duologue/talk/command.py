@@ -103,7 +103,7 @@ def _open(options: argparse.Namespace, config: AgentConfig, recording: Path | No
     if not options.json:
         sys.stderr.write("loading the agent ...\n")
     return open_live(
-        load_agent=AgentLoader(names=names, config=config, is_quiet=not options.json),
+        load_agent=AgentLoader(names=names, config=config),
         device=device,
         seed=seed_for(0, options.seed, len(names)),
         record_path=str(recording) if recording is not None else None,

@@ -43,7 +43,7 @@ _CHIEF = {
     "talks through backchannels",
 }
 _RARE = {"concealed", "mic lost", "cut", "device lost"}
-_LABEL, _VALUE, _COUNT, _BAND, _VERDICT = 24, 9, 5, 24, 7
+_LABEL, _VALUE, _COUNT, _BAND, _VERDICT = 24, 9, 5, 26, 7
 _VERDICT_STYLES = {"inside": STYLES["good"], "below": STYLES["warn"], "above": STYLES["warn"], "": ""}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -159,13 +160,21 @@ class TalkApp(App[None]):
 
     def leave(self) -> None:
         """Give the terminal back, keeping a picture of the last moment."""
-        self.picture = self.export_screenshot(title="duologue talk")
+        self.picture = _self_contained(self.export_screenshot(title="duologue talk"))
         self.exit()
 
     def _tick(self) -> None:
         self.moment = self._talk.view()
         for panel in self.query(Panel):
             panel.refresh()
+
+
+def _self_contained(svg: str) -> str:
+    """Replace the fonts that the picture would fetch by those of whoever looks at it."""
+    svg = re.sub(r"@font-face\s*{.*?}", "", svg, flags=re.DOTALL)
+    return svg.replace("font-family: Fira Code", "font-family: 'DejaVu Sans Mono', Menlo, Consolas").replace(
+        "Fira Code", "monospace"
+    )
 
 
 def _axes(view: View, width: int, height: int) -> list[Text]:

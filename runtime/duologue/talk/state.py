@@ -15,7 +15,7 @@ from typing import Literal
 
 from duologue.audio.device import StreamInfo
 from duologue.audio.wire import FrameEvent, LiveFrame, LiveStats
-from duologue.engine.base import Sampling
+from duologue.config import Sampling
 from duologue.metrics.latency import LatencyHistogram, LatencySummary
 from duologue.metrics.summary import build_report
 from duologue.metrics.types import EVENT_KINDS, Event, InteractivityReport, Side
