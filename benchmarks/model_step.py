@@ -32,8 +32,8 @@ from duologue.engine.base import StepStream
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.layout import tensor_shapes
-from duologue.model.untrained import random_weights, small_config
 from duologue.types import FRAME_MS
+from duologue.untrained import random_weights, small_config
 
 BLOCK_FRAMES = 20
 WARM_FRAMES = 12

@@ -7,7 +7,7 @@ import math
 from duologue.audio.device import StreamInfo
 from duologue.audio.port import CallbackCounters, PortCounters
 from duologue.audio.wire import FrameEvent, LiveFrame, LiveStats
-from duologue.engine.base import Sampling
+from duologue.config import Sampling
 from duologue.metrics.latency import LatencyHistogram
 from duologue.talk.state import Setup, TalkState
 

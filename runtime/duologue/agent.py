@@ -14,9 +14,9 @@ from duologue.model.checkpoint import Checkpoint
 from duologue.model.hub import resolve
 from duologue.model.personaplex import Prompt
 from duologue.model.tokenizer import Tokenizer
-from duologue.model.untrained import write_untrained_bundle
 from duologue.prompt import load_prompt
 from duologue.session import Session
+from duologue.untrained import write_untrained_bundle
 from duologue.types import SAMPLE_RATE_HZ
 
 MAX_CODEC_THREADS = 2

@@ -1,15 +1,61 @@
-"""Settings of an agent: one frozen dataclass and a strict loader that refuses what it does not know."""
+"""Settings of an agent and of its sampling: frozen dataclasses, and a strict loader that refuses unknown keys."""
 
 from __future__ import annotations
 
 import json
 import tomllib
 from dataclasses import dataclass, fields
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from duologue.engine.base import Sampling
 from duologue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duologue.model.config import LMConfig
+
+_SAMPLING_RANGES = {"temperature_text": (0, 100), "temperature_audio": (0, 100), "padding_bias": (-1000, 1000)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn from logits.
+
+    Attributes:
+        temperature_text: Divisor of the text logits, >= 0; 0 takes the most likely token.
+        temperature_audio: The same for the audio logits.
+        top_k_text: Text candidates kept, 0 for all.
+        top_k_audio: Audio candidates kept, 0 for all.
+        padding_bias: Added to the logit of PAD before sampling; above 0 the agent talks less.
+
+    Raises:
+        ConfigError: A value is of the wrong type or out of range.
+    """
+
+    temperature_text: float = 0.7
+    temperature_audio: float = 0.8
+    top_k_text: int = 25
+    top_k_audio: int = 250
+    padding_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _SAMPLING_RANGES.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high:
+                raise ConfigError(f"{name} must be a number in [{low}, {high}], got {value!r}")
+        for name in ("top_k_text", "top_k_audio"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(f"{name} must be an integer >= 0 (0 keeps all), got {value!r}")
+
+    def kept_text(self, config: LMConfig) -> int:
+        """Return how many text candidates are kept for this model."""
+        return min(self.top_k_text or config.text_card, config.text_card)
+
+    def kept_audio(self, config: LMConfig) -> int:
+        """Return how many audio candidates are kept for this model."""
+        return min(self.top_k_audio or config.card, config.card)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from duologue.audio.resample import Resampler, ResamplerState
 from duologue.codec import MimiStream
+from duologue.config import Sampling
 from duologue.dispatch import EventDispatcher, Handler
-from duologue.engine.base import Sampling, StepStream
+from duologue.engine.base import StepStream
 from duologue.errors import AudioError, ConfigError, StreamError
 from duologue.metrics.latency import LatencyHistogram
 from duologue.metrics.meter import InteractivityMeter, MeterSnapshot

@@ -77,6 +77,62 @@ def test_the_runtime_never_imports_the_aligner() -> None:
             assert not [name for name in names if name.startswith("duologue_align")], path
 
 
+# What the modules of a room may import at run time; rooms that are not listed stand on top of these.
+LAYERS = {
+    "errors": set(),
+    "types": {"errors"},
+    "config": {"errors", "types"},
+    "model": {"errors", "types", "config"},
+    "codec": {"errors", "types", "config", "_native"},
+    "audio/files": {"errors", "types", "audio/resample"},
+    "audio/resample": {"errors", "types"},
+    "metrics": {"errors", "types", "config", "audio/resample"},
+    "engine": {"errors", "types", "config", "model"},
+    "session": {
+        "errors",
+        "types",
+        "config",
+        "model",
+        "engine",
+        "codec",
+        "metrics",
+        "audio/files",
+        "audio/resample",
+        "dispatch",
+    },
+}
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_imports_go_downward(room: str) -> None:
+    package = ROOT / "runtime" / "duologue"
+    paths = [package / f"{room}.py"] if (package / f"{room}.py").is_file() else [*(package / room).rglob("*.py")]
+    assert paths
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {place for node in _runtime_imports(tree) for place in _places(node)}
+        wrong = {place for place in used if not {place, place.split("/")[0]} & {*LAYERS[room], room}}
+        assert not wrong, f"{path} imports from {sorted(wrong)}"
+
+
+def _runtime_imports(node: ast.AST) -> list[ast.Import | ast.ImportFrom]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [node]
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return [found for child in node.orelse for found in _runtime_imports(child)]
+    return [found for child in ast.iter_child_nodes(node) for found in _runtime_imports(child)]
+
+
+def _places(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Name the rooms, in the form of LAYERS, that an import of this distribution reaches."""
+    names = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        names = [f"{node.module}.{name}" for name in names]
+    parts = [name.split(".")[1:3] for name in names if name.startswith("duologue.")]
+    return ["/".join(part if part[0] == "audio" else part[:1]) for part in parts]
+
+
 def test_every_extra_that_an_error_names_exists() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for path in [*(ROOT / "runtime").rglob("*.py"), *(ROOT / "align").rglob("*.py")]:

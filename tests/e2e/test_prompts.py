@@ -12,8 +12,8 @@ import soundfile
 
 from duologue import AgentConfig, DuplexAgent
 from duologue.errors import AudioError, ConfigError
-from duologue.model.untrained import SMALL_MIMI, small_config, write_untrained_bundle
 from duologue.types import FRAME_SAMPLES
+from duologue.untrained import SMALL_MIMI, small_config, write_untrained_bundle
 
 pytest.importorskip("pyloudnorm", reason="a recorded voice needs the extra: voice")
 

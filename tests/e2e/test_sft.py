@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 import sft_case  # noqa: E402
 from duologue import DuplexAgent  # noqa: E402
-from duologue.engine.base import Sampling  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
 from duologue.engine.onnx_engine import OnnxEngine  # noqa: E402
 from duologue.errors import ConfigError  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402

@@ -18,7 +18,7 @@ from duologue.model.lm import LanguageModel  # noqa: E402
 from duologue.model.load import load_model, merge_lora  # noqa: E402
 from duologue.model.lora_linear import LoraLinear, attach_lora  # noqa: E402
 from duologue.model.save import save_checkpoint  # noqa: E402
-from duologue.model.untrained import write_untrained_bundle  # noqa: E402
+from duologue.untrained import write_untrained_bundle  # noqa: E402
 
 TOLERANCE = 1e-5
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("moshi")
 
 import lm_cases  # noqa: E402
-from duologue.engine.base import Sampling, TokenDelays  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
+from duologue.engine.base import TokenDelays  # noqa: E402
 from duologue.engine.torch_inputs import batch_inputs, draw_batch  # noqa: E402
 from duologue.model.config import LMConfig  # noqa: E402
 from duologue.model.generate import FrameGenerator  # noqa: E402

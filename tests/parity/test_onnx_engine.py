@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("moshi")
 
 import lm_cases  # noqa: E402
-from duologue.engine.base import Sampling  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
 from duologue.engine.onnx_engine import OnnxEngine  # noqa: E402
 from duologue.engine.torch_engine import TorchEngine  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402

@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("moshi")
 
 import lm_cases  # noqa: E402
-from duologue.engine.base import Sampling  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
 from duologue.engine.torch_engine import TorchEngine, TorchStepStream  # noqa: E402
 from duologue.model.config import LMConfig  # noqa: E402
 from duologue.model.layout import with_slices  # noqa: E402

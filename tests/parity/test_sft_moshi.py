@@ -13,7 +13,7 @@ pytest.importorskip("moshi")
 import lm_cases  # noqa: E402
 import sft_case  # noqa: E402
 from duologue.codec import Mimi, MimiConfig  # noqa: E402
-from duologue.engine.base import Sampling  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
 from duologue.engine.onnx_engine import OnnxEngine  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402
 from duologue.model.load import load_model  # noqa: E402

@@ -21,7 +21,7 @@ from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.layout import canonical_name, linear_slots, tensor_shapes, with_slices
 from duologue.model.storage import MAX_HEADER_BYTES, read_index
-from duologue.model.untrained import random_weights
+from duologue.untrained import random_weights
 
 CONFIG = lm_cases.MOSHI_LIKE
 Arrays = dict[str, np.ndarray]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lm_cases
-from duologue.engine.base import NoiseSource, Sampling, TokenDelays, checked_frames, finish_step
+from duologue.config import Sampling
+from duologue.engine.base import NoiseSource, TokenDelays, checked_frames, finish_step
 from duologue.errors import ConfigError, StreamError
 from duologue.model.config import UNGENERATED
 
@@ -171,6 +172,10 @@ def test_finish_step_marks_what_was_forced() -> None:
         {"top_k_text": -1},
         {"top_k_audio": 2.5},
         {"padding_bias": float("inf")},
+        {"padding_bias": "x"},
+        {"temperature_text": "warm"},
+        {"temperature_audio": True},
+        {"temperature_audio": None},
     ],
 )
 def test_wrong_sampling_is_refused(setting: dict[str, Any]) -> None:

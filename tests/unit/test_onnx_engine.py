@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from duologue.config import Sampling
 from duologue.engine import onnx_engine
-from duologue.engine.base import Sampling, StepEngine, StepStream
+from duologue.engine.base import StepEngine, StepStream
 from duologue.engine.onnx_engine import OnnxEngine, write_step_graph
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.layout import linear_slots, with_slices
-from duologue.model.untrained import random_weights
 from duologue.types import StepOutput
+from duologue.untrained import random_weights
 
 TINY = LMConfig(
     dim=32,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duologue.engine.base import Sampling
+from duologue.config import Sampling
 from duologue.metrics.types import Event
 from duologue.session import Session
 from duologue.types import FRAME_SAMPLES, StepOutput

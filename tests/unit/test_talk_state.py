@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from duologue.audio import AudioFile
-from duologue.engine.base import Sampling
+from duologue.config import Sampling
 from duologue.metrics.latency import LatencyHistogram
 from duologue.metrics.meter import InteractivityMeter
 from duologue.metrics.types import Event, InteractivityReport

@@ -13,15 +13,16 @@ torch = pytest.importorskip("torch")
 from safetensors.numpy import save_file  # noqa: E402
 
 import lm_cases  # noqa: E402
-from duologue.engine.base import NoiseSource, Sampling, StepEngine  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
+from duologue.engine.base import NoiseSource, StepEngine  # noqa: E402
 from duologue.engine.torch_engine import TorchEngine, TorchStepStream  # noqa: E402
 from duologue.engine.torch_graph import bucket_of  # noqa: E402
 from duologue.errors import ConfigError, StreamError  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402
 from duologue.model.lm import LanguageModel  # noqa: E402
 from duologue.model.sampling import draw  # noqa: E402
-from duologue.model.untrained import random_weights  # noqa: E402
 from duologue.types import StepOutput  # noqa: E402
+from duologue.untrained import random_weights  # noqa: E402
 
 CONFIG = lm_cases.MOSHI_LIKE
 SAMPLING = Sampling(top_k_text=10, top_k_audio=8)

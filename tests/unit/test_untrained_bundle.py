@@ -14,7 +14,7 @@ from duologue.codec import Mimi, MimiConfig
 from duologue.errors import ConfigError
 from duologue.model import Checkpoint
 from duologue.model.small_tokenizer import train_small_tokenizer
-from duologue.model.untrained import SMALL_MIMI, random_weights, small_config, write_untrained_bundle
+from duologue.untrained import SMALL_MIMI, random_weights, small_config, write_untrained_bundle
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_never_overwrites_and_leaves_nothing_behind(tmp_path: Path, monkeypatch:
         write_untrained_bundle(folder)
     with pytest.raises(ConfigError, match="codec has 100 codes"):
         write_untrained_bundle(tmp_path / "b", mimi_config={**SMALL_MIMI, "quantizer": {"bins": 100}})
-    monkeypatch.setattr("duologue.model.untrained.train_small_tokenizer", lambda _: 1 / 0)
+    monkeypatch.setattr("duologue.untrained.train_small_tokenizer", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_untrained_bundle(tmp_path / "half")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

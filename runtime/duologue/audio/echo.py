@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from duologue.engine.base import Sampling
+from duologue.config import Sampling
 from duologue.metrics.meter import InteractivityMeter
 from duologue.session import Session
 from duologue.types import Codes, Pcm, StepOutput

@@ -1,4 +1,4 @@
-"""What every step engine shares: the interface, the sampling settings, the noise and the delay ring."""
+"""What every step engine shares: the interface, the noise and the delay ring."""
 
 from __future__ import annotations
 
@@ -9,51 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from duologue.config import Sampling
 from duologue.errors import ConfigError, StreamError
 from duologue.model.config import UNGENERATED, LMConfig
 from duologue.types import Codes, StepOutput
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How tokens are drawn from logits.
-
-    Attributes:
-        temperature_text: Divisor of the text logits, >= 0; 0 takes the most likely token.
-        temperature_audio: The same for the audio logits.
-        top_k_text: Text candidates kept, 0 for all.
-        top_k_audio: Audio candidates kept, 0 for all.
-        padding_bias: Added to the logit of PAD before sampling; above 0 the agent talks less.
-
-    Raises:
-        ConfigError: A value is out of range.
-    """
-
-    temperature_text: float = 0.7
-    temperature_audio: float = 0.8
-    top_k_text: int = 25
-    top_k_audio: int = 250
-    padding_bias: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("temperature_text", "temperature_audio"):
-            value = getattr(self, name)
-            if not 0 <= value <= 100:
-                raise ConfigError(f"{name} must lie in [0, 100], got {value}")
-        for name in ("top_k_text", "top_k_audio"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ConfigError(f"{name} must be an integer >= 0 (0 keeps all), got {value!r}")
-        if not abs(self.padding_bias) <= 1000:
-            raise ConfigError(f"padding_bias must lie in [-1000, 1000], got {self.padding_bias}")
-
-    def kept_text(self, config: LMConfig) -> int:
-        """Return how many text candidates are kept for this model."""
-        return min(self.top_k_text or config.text_card, config.text_card)
-
-    def kept_audio(self, config: LMConfig) -> int:
-        """Return how many audio candidates are kept for this model."""
-        return min(self.top_k_audio or config.card, config.card)
 
 
 @dataclass(frozen=True, kw_only=True)

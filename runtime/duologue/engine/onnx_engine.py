@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from duologue.engine.base import NoiseSource, Sampling, StepNoise, TokenDelays, checked_frames, finish_step
+from duologue.config import Sampling
+from duologue.engine.base import NoiseSource, StepNoise, TokenDelays, checked_frames, finish_step
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError

@@ -8,13 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from duologue.engine.base import (
-    NoiseSource,
-    Sampling,
-    StepNoise,
-    checked_frames,
-    checked_user_codes,
-)
+from duologue.config import Sampling
+from duologue.engine.base import NoiseSource, StepNoise, checked_frames, checked_user_codes
 from duologue.engine.torch_graph import StaticStep
 from duologue.errors import ConfigError, StreamError
 from duologue.model.checkpoint import Checkpoint

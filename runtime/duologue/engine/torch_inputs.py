@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from duologue.engine.base import NoiseSource, Sampling, StepNoise
+from duologue.config import Sampling
+from duologue.engine.base import NoiseSource, StepNoise
 from duologue.model.config import UNGENERATED, LMConfig
 from duologue.model.generate import StepInputs
 from duologue.model.sampling import DrawSettings
