@@ -22,7 +22,7 @@ MIN_COLUMNS, MIN_ROWS = 60, 20
 """Smallest terminal in which the card can be read; 80x24 shows all of it."""
 
 _ROOMY_COLUMNS, _ROOMY_ROWS = 112, 36
-_REFRESH_S = 0.125
+_REFRESH_S = 0.16
 
 Draw = Callable[[View, int, int], list[Text]]
 """Draws a view into columns and rows."""
@@ -36,9 +36,19 @@ class Panel(Widget):
         super().__init__(id=id)
         self.border_title = title
         self._draw = draw
+        self._shown = Text()
+
+    def follow(self) -> None:
+        """Draw the present moment, but only if it looks different."""
+        if self.display and self._picture() != self._shown:
+            self.refresh()
 
     def render(self) -> Text:
         """Draw the present moment."""
+        self._shown = self._picture()
+        return self._shown
+
+    def _picture(self) -> Text:
         app = self.app
         assert isinstance(app, TalkApp)
         width, height = self.content_size
@@ -50,7 +60,7 @@ class Panel(Widget):
 
 
 class TalkApp(App[None]):
-    """The card: draws the state eight times a second and hands keys to the control."""
+    """The card: draws the state six times a second and hands keys to the control."""
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
@@ -166,7 +176,7 @@ class TalkApp(App[None]):
     def _tick(self) -> None:
         self.moment = self._talk.view()
         for panel in self.query(Panel):
-            panel.refresh()
+            panel.follow()
 
 
 def _self_contained(svg: str) -> str:

@@ -24,7 +24,8 @@ from duologue.types import FRAME_RATE_HZ
 Tone = Literal["", "good", "warn", "bad"]
 """Colour of a message; the words alone say it, too."""
 
-_KEPT_FRAMES = 1024
+_KEPT_FRAMES = 600
+_KEPT_EVENTS = 400
 _RING_FRAMES = 125
 _SHOWN_S = 10.0
 _METER_KINDS = frozenset(EVENT_KINDS)
@@ -74,7 +75,7 @@ class View:
         setup: What does not change.
         agent_index: Which agent talks.
         frames: The last frames, oldest first.
-        events: The meter's events so far.
+        events: The meter's last events, enough for the lanes.
         transcript: The agent's text as (time in seconds, piece).
         latency: Wall time per stage.
         report: The axes so far.
@@ -225,7 +226,7 @@ class TalkState:
                 setup=self._setup,
                 agent_index=self._agent_index,
                 frames=frames,
-                events=tuple(self._events),
+                events=tuple(self._events[-_KEPT_EVENTS:]),
                 transcript=tuple(self._transcript),
                 latency=self._summaries,
                 report=self._report,
@@ -258,7 +259,9 @@ class TalkState:
 def speech_spans(view: View, side: Side) -> list[tuple[float, float]]:
     """Return when a side spoke, as (start_s, end_s); speech that goes on ends now."""
     spans = [(event.start_s, event.end_s) for event in view.events if event.kind == f"{side}_speech_ended"]
-    started = [event.start_s for event in view.events if event.kind == f"{side}_speech_started"]
-    if len(started) > len(spans):
-        spans.append((started[-1], view.time_s))
+    last_start_s = next(
+        (event.start_s for event in reversed(view.events) if event.kind == f"{side}_speech_started"), -1.0
+    )
+    if last_start_s > (spans[-1][0] if spans else -1.0):
+        spans.append((last_start_s, view.time_s))
     return spans
