@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from duologue.codec import Mimi, MimiConfig
 from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
@@ -16,8 +18,8 @@ from duologue.model.personaplex import Prompt
 from duologue.model.tokenizer import Tokenizer
 from duologue.prompt import load_prompt
 from duologue.session import Session
-from duologue.untrained import write_untrained_bundle
 from duologue.types import SAMPLE_RATE_HZ
+from duologue.untrained import write_untrained_bundle
 
 MAX_CODEC_THREADS = 2
 UNTRAINED_NOTE = (
@@ -128,14 +130,18 @@ def cache_folder(config: AgentConfig) -> Path:
 
 
 def default_bundle(cache: Path) -> Path:
-    """Return the small untrained bundle, writing it on first use."""
+    """Return the small untrained bundle, writing it on first use.
+
+    Raises:
+        ConfigError: If the cache cannot be written.
+    """
     folder = cache / "untrained-1"
     if not (folder / "config.json").is_file():
         try:
             cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{cache}: cannot write there ({error.strerror}); set DUOLOGUE_CACHE") from error
-        write_untrained_bundle(folder, seed=0)
+            write_untrained_bundle(folder, seed=0)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"{cache}: cannot write there ({error}); set DUOLOGUE_CACHE to another folder") from error
     return folder
 
 

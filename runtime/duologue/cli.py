@@ -7,6 +7,7 @@ missed, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -15,26 +16,42 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from duologue.errors import AudioError, DuologueError, WeightsError
 from duologue.profile import command as profile_command
 from duologue.talk import command as talk_command
 from duologue.talk import devices as devices_command
 
+if TYPE_CHECKING:
+    from duologue.metrics.types import InteractivityReport
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _build_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int | None] = options.command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a card in a terminal without UTF-8
     try:
-        return command(options) or 0
+        code = command(options) or 0
+        sys.stdout.flush()
+        return code
     except DuologueError as error:
-        print(f"duologue: error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, AudioError | WeightsError) else 2
+        return _fail(str(error), 3 if isinstance(error, AudioError | WeightsError) else 2)
+    except BrokenPipeError:
+        # The reader of our output left; what follows at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"the system refused: {error}", 2)
     except KeyboardInterrupt:
-        print("duologue: interrupted; nothing was written", file=sys.stderr)
-        return 130
+        return _fail("interrupted; nothing was written", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"duologue: error: {message}", file=sys.stderr)
+    return code
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -136,31 +153,39 @@ def _agent_config(options: argparse.Namespace) -> Any:
 
 
 def _metrics(options: argparse.Namespace) -> None:
-    from duologue.audio import AudioFile
     from duologue.conversation import write_report
-    from duologue.metrics import measure
     from duologue.output_folder import output_folder
-    from duologue.types import SAMPLE_RATE_HZ
 
-    with AudioFile(options.user, channel=options.user_channel) as user:
-        user_pcm = user.read()
-    with AudioFile(options.agent, channel=options.agent_channel) as agent:
-        agent_pcm = agent.read()
-    report = measure(
-        user_pcm,
-        agent_pcm,
-        SAMPLE_RATE_HZ,
-        user_detector=options.user_detector,
-        agent_detector=options.agent_detector,
-    )
-    if options.out:
+    if options.out is None:
+        report = _measure(options)
+    else:
         with output_folder(options.out) as folder:
+            report = _measure(options)
             title = f"{options.user.name} and {options.agent.name}"
             write_report(folder, report, title=title, transcript=[], audio=None)
     if options.json:
         print(report.to_json())
     else:
         _print_card(report)
+
+
+def _measure(options: argparse.Namespace) -> InteractivityReport:
+    from duologue.audio import AudioFile
+    from duologue.metrics import measure
+    from duologue.types import SAMPLE_RATE_HZ
+
+    with AudioFile(options.user, channel=options.user_channel) as user:
+        user_pcm = user.read()
+    with AudioFile(options.agent, channel=options.agent_channel) as agent:
+        agent_pcm = agent.read()
+    return measure(
+        user_pcm,
+        agent_pcm,
+        SAMPLE_RATE_HZ,
+        user_detector=options.user_detector,
+        agent_detector=options.agent_detector,
+        show_progress=not options.json and sys.stderr.isatty(),
+    )
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -140,8 +140,8 @@ class AgentConfig:
         try:
             text = path.read_text(encoding="utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML or JSON ({error})") from error
+        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"{path}: not readable as TOML or JSON ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: holds a {type(values).__name__}; it must be a table of settings")
         return cls.from_dict(values)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from duologue.agent import DuplexAgent
 from duologue.audio.files import AudioFile
+from duologue.errors import ConfigError
 from duologue.metrics.html import render_html
 from duologue.metrics.types import InteractivityReport
 from duologue.output_folder import output_folder
@@ -43,7 +44,10 @@ def converse(
     if show_progress:
         frames = tqdm(frames, total=total, unit="frame", desc=f"{user.path.name}", leave=False)
     with output_folder(out) as folder:
-        conversation = _run(agent, frames, folder / "conversation.wav", seed)
+        try:
+            conversation = _run(agent, frames, folder / "conversation.wav", seed)
+        except soundfile.SoundFileError as error:
+            raise ConfigError(f"{out}: cannot write conversation.wav ({error}); is the disk full?") from error
         write_report(
             folder, conversation.report, title=user.path.name, transcript=conversation.transcript, note=agent.note
         )

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from duologue.errors import ConfigError, StreamError
@@ -69,15 +70,11 @@ class EventDispatcher:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Deliver what is queued and stop, within `timeout_s` even if a handler hangs."""
-        if self._is_closed:
-            return
         self._is_closed = True
-        if self._thread is None:
+        if self._thread is None or self._thread is threading.current_thread():
             return
-        try:
-            self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
+        with suppress(queue.Full):
+            self._queue.put_nowait(None)
         self._thread.join(timeout_s)
 
     def _deliver(self) -> None:
@@ -88,3 +85,6 @@ class EventDispatcher:
                 except Exception:
                     self.failed += 1
                     _log.exception("a handler of %r failed", event.kind)
+            # A queue that was full at the end had no room for the closing mark.
+            if self._is_closed and self._queue.empty():
+                return

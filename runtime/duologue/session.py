@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from duologue.audio.files import MAX_LEVEL
 from duologue.audio.resample import Resampler, ResamplerState
 from duologue.codec import MimiStream
 from duologue.config import Sampling
@@ -40,6 +43,9 @@ class SessionSnapshot:
     meter: MeterSnapshot
     resamplers: tuple[ResamplerState, ResamplerState]
     pending: Pcm
+    ready: Pcm
+    fed_samples: int
+    returned_samples: int
     frames: int
     transcript: tuple[tuple[float, str], ...]
 
@@ -77,6 +83,7 @@ class Session:
         self._to_model = Resampler(sample_rate_hz, SAMPLE_RATE_HZ)
         self._from_model = Resampler(SAMPLE_RATE_HZ, sample_rate_hz)
         self._pending: Pcm = np.empty(0, dtype=np.float32)
+        self._ready: Pcm = np.empty(0, dtype=np.float32)
         self._frames = 0
         self._fed_samples = self._returned_samples = 0
         self._transcript: list[tuple[float, str]] = []
@@ -84,6 +91,7 @@ class Session:
         self._late_frames = 0
         self._events = EventDispatcher(SESSION_EVENT_KINDS)
         self._is_closed = False
+        self._busy = threading.Lock()
 
     # Audio in, audio out
 
@@ -97,15 +105,11 @@ class Session:
             The agent's frame and what led to it.
 
         Raises:
-            AudioError: If the frame has another shape or type, or holds NaN or infinity.
-            StreamError: If the session is closed.
+            AudioError: If the frame has another shape or type, or holds what is no sound (NaN, or beyond full scale).
+            StreamError: If the session is closed, or another thread is inside it.
         """
-        self._check_open()
-        try:
+        with self._at_work():
             return self._step(_checked_frame(frame))
-        except Exception as error:
-            self._publish("error", message=f"{type(error).__name__}: {error}")
-            raise
 
     def feed(self, pcm: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> Pcm:
         """Give the user's audio and take the agent's, in chunks of any size at the session's rate.
@@ -114,34 +118,42 @@ class Session:
             pcm: Samples, float32 in [-1, 1] or int16, shape [n], n >= 0.
 
         Returns:
-            The agent's samples that are complete, shape [m]; over all calls they do not depend on the chunking.
+            The agent's samples that are complete, shape [m]; over all calls they do not depend on the chunking. What a
+            failed call had completed comes with the next one.
 
         Raises:
-            AudioError: If the samples are of another type or shape, or hold NaN or infinity.
-            StreamError: If the session is closed.
+            AudioError: If the samples are of another type or shape, or hold what is no sound.
+            StreamError: If the session is closed, or another thread is inside it.
         """
-        self._check_open()
-        samples = _checked_chunk(pcm)
-        self._fed_samples += len(samples)
-        output = self._run_frames(self._to_model.process(samples))
-        self._returned_samples += len(output)
-        return output
+        with self._at_work():
+            samples = _checked_chunk(pcm)
+            self._fed_samples += len(samples)
+            self._run_frames(self._to_model.process(samples))
+            return self._take_ready(len(self._ready))
 
     def flush(self) -> Pcm:
         """Pad the last partial frame with silence and return the agent's remaining samples.
 
         Meant for the end of a recording: with it, `feed` has returned exactly as many samples as it was given.
-        """
-        self._check_open()
-        tail = self._run_frames(self._to_model.flush())
-        missing = -len(self._pending) % FRAME_SAMPLES
-        tail = np.concatenate([tail, self._run_frames(np.zeros(missing, dtype=np.float32)), self._from_model.flush()])
-        tail = tail[: self._fed_samples - self._returned_samples]
-        self._returned_samples += len(tail)
-        return tail
 
-    async def stream(self, chunks: AsyncIterable[npt.NDArray[np.float32]]) -> AsyncIterator[FrameResult]:
-        """Turn an async source of chunks into frame results, each step in a worker thread.
+        Raises:
+            StreamError: As `feed`.
+        """
+        with self._at_work():
+            missing = self._fed_samples - self._returned_samples
+            if missing:
+                self._run_frames(self._to_model.flush())
+                self._run_frames(np.zeros(-len(self._pending) % FRAME_SAMPLES, dtype=np.float32))
+                self._ready = np.concatenate([self._ready, self._from_model.flush()])
+            return self._take_ready(missing)
+
+    async def stream(
+        self, chunks: AsyncIterable[npt.NDArray[np.float32] | npt.NDArray[np.int16]]
+    ) -> AsyncIterator[FrameResult]:
+        """Turn an async source of chunks at the session's rate into frame results, each step in a worker thread.
+
+        The results' `pcm` is the agent's frame at 24 kHz. When the source ends, the last partial frame is padded with
+        silence. Cancelling waits for the step in progress.
 
         Raises:
             AudioError: As `feed`.
@@ -150,7 +162,11 @@ class Session:
         async for chunk in chunks:
             self._check_open()
             for frame in self._whole_frames(self._to_model.process(_checked_chunk(chunk))):
-                yield await asyncio.to_thread(self.step, frame)
+                yield await self._step_in_thread(frame)
+        rest = np.concatenate([self._pending, self._to_model.flush()])
+        self._pending = np.empty(0, dtype=np.float32)
+        for frame in self._whole_frames(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES))):
+            yield await self._step_in_thread(frame)
 
     # Events, state, report
 
@@ -162,6 +178,7 @@ class Session:
 
         Raises:
             ConfigError: If there is no such event.
+            StreamError: If the session is closed.
         """
         if handler is not None:
             return self._events.subscribe(kind, handler)
@@ -194,6 +211,8 @@ class Session:
 
     @sampling.setter
     def sampling(self, value: Sampling) -> None:
+        if not isinstance(value, Sampling):
+            raise ConfigError(f"sampling must be a Sampling, got a {type(value).__name__}")
         self._engine.sampling = value
 
     def set_sampling(self, **changes: float) -> None:
@@ -202,13 +221,18 @@ class Session:
         Raises:
             ConfigError: If a name is unknown or a value out of range.
         """
-        try:
-            self._engine.sampling = replace(self._engine.sampling, **changes)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ConfigError(f"unknown sampling value: {error}") from error
+        known = [field.name for field in fields(Sampling)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"unknown sampling value {name!r}; known: {', '.join(known)}")
+        self._engine.sampling = replace(self._engine.sampling, **changes)  # type: ignore[arg-type]
 
     def snapshot(self) -> SessionSnapshot:
-        """Copy the whole state of the conversation."""
+        """Copy the whole state of the conversation.
+
+        Raises:
+            StreamError: If the session is closed.
+        """
         self._check_open()
         return SessionSnapshot(
             codec=self._codec.snapshot(),
@@ -216,6 +240,9 @@ class Session:
             meter=self._meter.snapshot(),
             resamplers=(self._to_model.snapshot(), self._from_model.snapshot()),
             pending=self._pending.copy(),
+            ready=self._ready.copy(),
+            fed_samples=self._fed_samples,
+            returned_samples=self._returned_samples,
             frames=self._frames,
             transcript=tuple(self._transcript),
         )
@@ -223,18 +250,20 @@ class Session:
     def restore(self, snapshot: SessionSnapshot) -> None:
         """Go back to a snapshot of this agent's session at the same rate; what follows is bit for bit the same.
 
+        Stage latencies and late frames are this session's own measurements and are not part of a snapshot.
+
         Raises:
-            StreamError: If the snapshot does not fit this session.
+            StreamError: If the snapshot does not fit this session, which then stays as it was.
         """
         self._check_open()
-        self._codec.restore(snapshot.codec)
-        self._engine.restore(snapshot.engine)
-        self._meter.restore(snapshot.meter)
-        self._to_model.restore(snapshot.resamplers[0])
-        self._from_model.restore(snapshot.resamplers[1])
-        self._pending = snapshot.pending.copy()
-        self._frames = snapshot.frames
-        self._transcript = list(snapshot.transcript)
+        if not isinstance(snapshot, SessionSnapshot):
+            raise StreamError(f"a {type(snapshot).__name__} is no snapshot; pass what Session.snapshot() returned")
+        before = self.snapshot()
+        try:
+            self._put_back(snapshot)
+        except StreamError:
+            self._put_back(before)
+            raise
 
     def report(self) -> InteractivityReport:
         """Measure the conversation so far: the four axes, their human bands and the latency of every stage."""
@@ -259,9 +288,36 @@ class Session:
 
     # The frame path
 
-    def _run_frames(self, pcm: Pcm) -> Pcm:
-        outputs = [self._from_model.process(self.step(frame).pcm) for frame in self._whole_frames(pcm)]
-        return np.concatenate(outputs) if outputs else np.empty(0, dtype=np.float32)
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._check_open()
+        if not self._busy.acquire(blocking=False):
+            raise StreamError("another thread is inside this session; give each thread a session of its own")
+        try:
+            yield
+        except Exception as error:
+            self._publish("error", self.duration_s, message=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._busy.release()
+
+    async def _step_in_thread(self, frame: Pcm) -> FrameResult:
+        step = asyncio.ensure_future(asyncio.to_thread(self.step, frame))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped half-way: let it finish, so that the next step finds a whole state.
+            await asyncio.wait([step])
+            raise
+
+    def _run_frames(self, pcm: Pcm) -> None:
+        for frame in self._whole_frames(pcm):
+            self._ready = np.concatenate([self._ready, self._from_model.process(self._step(frame).pcm)])
+
+    def _take_ready(self, count: int) -> Pcm:
+        taken, self._ready = self._ready[:count], np.empty(0, dtype=np.float32)
+        self._returned_samples += len(taken)
+        return taken
 
     def _whole_frames(self, pcm: Pcm) -> Iterator[Pcm]:
         self._pending = np.concatenate([self._pending, pcm])
@@ -301,18 +357,29 @@ class Session:
         for stage, duration_ms in result.stage_ms.items():
             self._latency[stage].add(duration_ms)
         self._frames += 1
+        at_s = result.index / FRAME_RATE_HZ
         for event in events:
             self._events.publish(event)
         if result.text:
-            self._transcript.append((result.index / FRAME_RATE_HZ, result.text))
-            self._publish("transcript", text=result.text)
+            self._transcript.append((at_s, result.text))
+            self._publish("transcript", at_s, text=result.text)
         if result.is_late:
             self._late_frames += 1
-            self._publish("deadline_missed", total_ms=result.stage_ms["total"])
+            self._publish("deadline_missed", at_s, total_ms=result.stage_ms["total"])
 
-    def _publish(self, kind: str, **detail: str | float) -> None:
-        now_s = self.duration_s
-        self._events.publish(Event(kind=kind, side="agent", start_s=now_s, end_s=now_s, detail=detail))
+    def _publish(self, kind: str, at_s: float, **detail: str | float) -> None:
+        self._events.publish(Event(kind=kind, side="agent", start_s=at_s, end_s=at_s, detail=detail))
+
+    def _put_back(self, snapshot: SessionSnapshot) -> None:
+        self._codec.restore(snapshot.codec)
+        self._engine.restore(snapshot.engine)
+        self._meter.restore(snapshot.meter)
+        self._to_model.restore(snapshot.resamplers[0])
+        self._from_model.restore(snapshot.resamplers[1])
+        self._pending, self._ready = snapshot.pending.copy(), snapshot.ready.copy()
+        self._fed_samples, self._returned_samples = snapshot.fed_samples, snapshot.returned_samples
+        self._frames = snapshot.frames
+        self._transcript = list(snapshot.transcript)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -336,6 +403,9 @@ def _checked_chunk(pcm: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> Pcm:
         raise AudioError(
             f"expected float32 or int16 samples of shape [n], got {array.dtype} of shape {list(array.shape)}"
         )
-    if not np.isfinite(array).all():
-        raise AudioError("the chunk holds NaN or infinity; a microphone driver or decoder upstream is broken")
+    peak = float(np.abs(array).max(initial=0.0))
+    if not peak <= MAX_LEVEL:
+        raise AudioError(
+            f"a sample of the chunk is {peak:g}, full scale is 1; pass int16 as int16, or divide it by 32768"
+        )
     return np.ascontiguousarray(array)

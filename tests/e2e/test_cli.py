@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +72,8 @@ BAD_INPUTS = {
     "empty file": (lambda path: path.write_bytes(b""), 3, "not a readable recording"),
     "no samples": (lambda path: soundfile.write(path, np.zeros(0), 24_000), 3, "empty"),
     "wrong rate": (lambda path: soundfile.write(path, np.zeros(2_000), 1_000), 3, "out of range"),
-    "stereo": (lambda path: soundfile.write(path, np.zeros((2_000, 2)), 24_000), 3, "--channel"),
-    "NaN": (_nan, 3, "NaN"),
+    "stereo": (lambda path: soundfile.write(path, np.zeros((2_000, 2)), 24_000), 3, "choose one of them"),
+    "NaN": (_nan, 3, "is nan"),
 }
 
 
@@ -103,6 +104,27 @@ def test_bad_settings(short_user: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*arguments, "--seed", "-1"]) == 2
     _expect_one_line(capsys, "seed")
     assert not (tmp_path / "out").exists()
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"set -o pipefail; {sys.executable} -m duologue.cli info | true",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_a_terminal_without_utf8_still_shows_the_card(short_user: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "duologue.cli", "metrics", str(short_user), str(short_user)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unwritable_place_is_named_before_the_work(short_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", str(short_user), str(short_user), "--out", "/proc/out"]) == 2
+    _expect_one_line(capsys, "/proc/out: cannot write there")
 
 
 def test_module_run_has_no_traceback(tmp_path: Path) -> None:

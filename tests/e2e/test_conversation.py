@@ -74,6 +74,25 @@ def test_a_snapshot_continues_bit_for_bit(agent: DuplexAgent, voice: np.ndarray)
         assert other.report().events == report.events
 
 
+def test_feeding_goes_on_after_a_restore_elsewhere(agent: DuplexAgent, voice: np.ndarray) -> None:
+    pcm = voice[:20_000]
+    with agent.session(seed=3, sample_rate_hz=16_000) as a, agent.session(seed=8, sample_rate_hz=16_000) as b:
+        a.feed(pcm[:5_001])
+        b.restore(a.snapshot())
+        expected = np.concatenate([a.feed(pcm[5_001:]), a.flush()])
+        assert np.array_equal(np.concatenate([b.feed(pcm[5_001:]), b.flush()]), expected)
+
+
+def test_a_snapshot_that_does_not_fit_changes_nothing(agent: DuplexAgent, voice: np.ndarray) -> None:
+    level = DuplexAgent.load(config=AgentConfig(user_detector="level"))
+    with agent.session() as a, agent.session() as untouched, level.session() as other:
+        _steps(other, voice[:24_000])
+        for wrong in (other.snapshot(), None, b""):
+            with pytest.raises(StreamError):
+                a.restore(wrong)  # type: ignore[arg-type]
+        assert _steps(a, voice[:24_000]) == _steps(untouched, voice[:24_000])
+
+
 def test_sessions_run_side_by_side_in_threads(agent: DuplexAgent, voice: np.ndarray) -> None:
     expected = {}
     for seed in range(3):

@@ -41,9 +41,9 @@ def test_refuses_what_it_does_not_know(values: dict[str, object], message: str) 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.toml", b"threads = = 2", "not valid"),
+        ("a.toml", b"threads = = 2", "not readable"),
         ("a.json", b"[1, 2]", "must be a table"),
-        ("a.toml", b"\xff\xfe", "not valid"),
+        ("a.toml", b"\xff\xfe", "not readable"),
     ],
 )
 def test_refuses_a_malformed_file(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -31,6 +31,17 @@ def test_missing_file(tmp_path: Path) -> None:
         AudioFile(tmp_path / "nothing.wav")
 
 
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="is a folder"):
+        AudioFile(tmp_path)
+
+
+def test_a_raw_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(b"1234" * 100)
+    with pytest.raises(AudioError, match="not a readable recording"):
+        AudioFile(tmp_path / "a.raw")
+
+
 def test_not_audio(tmp_path: Path) -> None:
     path = tmp_path / "text.wav"
     path.write_text("this is not a recording")
@@ -43,17 +54,18 @@ def test_empty_recording(tmp_path: Path) -> None:
         AudioFile(_write(tmp_path / "empty.wav", np.zeros(0, dtype=np.float32)))
 
 
-def test_nan_is_located(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, 32_767.0])
+def test_an_insane_sample_is_located(tmp_path: Path, value: float) -> None:
     pcm = np.zeros(16_000, dtype=np.float32)
-    pcm[12_000] = np.nan
+    pcm[12_000] = value
     recording = AudioFile(_write(tmp_path / "nan.wav", pcm, subtype="FLOAT"))
-    with pytest.raises(AudioError, match=r"1\.500 s is NaN"):
+    with pytest.raises(AudioError, match=r"1\.500 s is"):
         recording.read()
 
 
 def test_stereo_needs_a_channel(tmp_path: Path) -> None:
     path = _write(tmp_path / "stereo.wav", np.stack([np.zeros(8_000), np.full(8_000, 0.5)], axis=1))
-    with pytest.raises(AudioError, match="--channel"):
+    with pytest.raises(AudioError, match="choose one of them"):
         AudioFile(path)
     with pytest.raises(AudioError, match="no channel 2"):
         AudioFile(path, channel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -84,3 +85,24 @@ def test_refuses_unknown_kinds_and_late_handlers() -> None:
     events.close()
     with pytest.raises(StreamError, match="closed"):
         events.subscribe("error", lambda event: None)
+
+
+def test_a_handler_may_close_the_dispatcher() -> None:
+    events = EventDispatcher(KINDS)
+    events.subscribe("transcript", lambda event: events.close())
+    events.publish(_event("a"))
+    time.sleep(0.1)
+    assert events.failed == 0
+
+
+def test_the_thread_ends_even_when_the_queue_was_full_at_close() -> None:
+    release = threading.Event()
+    events = EventDispatcher(KINDS, capacity=2)
+    events.subscribe("transcript", lambda event: release.wait(5) and None)
+    for i in range(6):
+        events.publish(_event(str(i)))
+    events.close(timeout_s=0.05)
+    release.set()
+    assert events._thread is not None
+    events._thread.join(5)
+    assert not events._thread.is_alive()

@@ -49,23 +49,25 @@ def test_a_snapshot_continues_bit_for_bit() -> None:
     assert np.array_equal(resampler.process(pcm[10_001:]), first)
 
 
-def test_a_snapshot_of_other_rates_is_refused() -> None:
-    other = Resampler(48_000, 8_000)
-    other.process(np.zeros(0, dtype=np.float32))
-    with pytest.raises(StreamError, match="other rates"):
-        Resampler(8_000, 24_000).restore(other.snapshot())
+@pytest.mark.parametrize("rates", RATES)
+def test_a_snapshot_of_other_rates_is_refused(rates: tuple[int, int]) -> None:
+    other = Resampler(24_000, 44_100)
+    other.process(np.zeros(1_000, dtype=np.float32))
+    with pytest.raises(StreamError, match="not"):
+        Resampler(*rates).restore(other.snapshot())
 
 
 def test_equal_rates_pass_through_without_delay() -> None:
     pcm = _voice(24_000, 0.1)
     resampler = Resampler(24_000, 24_000)
     assert resampler.process(pcm) is pcm
+    assert len(resampler.flush()) == 0
     assert resampler.delay_ms == 0
 
 
-@pytest.mark.parametrize("rate_hz", [0, -8_000, 1_000, 10**7])
+@pytest.mark.parametrize("rate_hz", [0, -8_000, 1_000, 10**7, 383_999, float("nan"), None, True, 24_000.0])
 def test_an_impossible_rate_is_refused(rate_hz: int) -> None:
-    with pytest.raises(ConfigError, match="out of range"):
+    with pytest.raises(ConfigError, match=r"out of range|usual sample rate"):
         Resampler(rate_hz, 24_000)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from duologue.config import Sampling
+from duologue.errors import AudioError, ConfigError, StreamError
 from duologue.metrics.types import Event
 from duologue.session import Session
 from duologue.types import FRAME_SAMPLES, StepOutput
@@ -120,3 +124,80 @@ def test_a_failing_step_is_raised_and_told() -> None:
         with pytest.raises(RuntimeError, match="driver"):
             session.step(np.zeros(FRAME_SAMPLES, dtype=np.float32))
     assert [event.detail["message"] for event in told] == ["RuntimeError: the driver went away"]
+
+
+def test_sound_of_the_wrong_scale_is_refused() -> None:
+    with _session() as session, pytest.raises(AudioError, match="full scale is 1"):
+        session.feed(np.full(100, 3000.0, dtype=np.float32))
+
+
+def test_what_a_failed_feed_had_completed_comes_with_the_next() -> None:
+    class FailsOnce(ScriptedModel):
+        def step(self, user_codes: np.ndarray) -> StepOutput:
+            if self.calls == 2:
+                self.calls += 1
+                raise RuntimeError("once")
+            return super().step(user_codes)
+
+    with _session(FailsOnce()) as session:
+        with pytest.raises(RuntimeError, match="once"):
+            session.feed(np.full(4 * FRAME_SAMPLES, 0.5, dtype=np.float32))
+        assert len(session.feed(np.zeros(0, dtype=np.float32))) == 3 * FRAME_SAMPLES
+
+
+def test_two_threads_in_one_session_are_told() -> None:
+    frame = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+    with _session(ScriptedModel(sleep_s=0.3)) as session:
+        other = threading.Thread(target=session.step, args=(frame,))
+        other.start()
+        time.sleep(0.1)
+        with pytest.raises(StreamError, match="another thread"):
+            session.step(frame)
+        other.join()
+
+
+def test_cancelling_a_stream_leaves_a_whole_state() -> None:
+    frame = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+
+    async def source() -> AsyncIterator[np.ndarray]:
+        while True:
+            yield frame
+
+    async def listen(session: Session) -> None:
+        async for _ in session.stream(source()):
+            pass
+
+    async def cancel_midway(session: Session) -> None:
+        task = asyncio.create_task(listen(session))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        before = session.duration_s
+        session.step(frame)
+        assert session.duration_s == pytest.approx(before + 0.08)
+
+    with _session(ScriptedModel(sleep_s=0.03)) as session:
+        asyncio.run(cancel_midway(session))
+
+
+def test_a_stream_pads_its_last_frame_and_leaves_nothing_to_flush() -> None:
+    async def source() -> AsyncIterator[np.ndarray]:
+        for _ in range(5):
+            yield np.zeros(1000, dtype=np.float32)
+
+    async def count(session: Session) -> int:
+        return len([result async for result in session.stream(source())])
+
+    with _session(sample_rate_hz=16_000) as session:
+        assert asyncio.run(count(session)) == 4
+        assert len(session.flush()) == 0
+        assert session.duration_s == pytest.approx(0.32)
+
+
+def test_sampling_must_be_sampling() -> None:
+    with _session() as session:
+        with pytest.raises(ConfigError, match="must be a Sampling"):
+            session.sampling = None  # type: ignore[assignment]
+        with pytest.raises(ConfigError, match="unknown sampling value 'temprature'"):
+            session.set_sampling(temprature=1.0)

@@ -13,6 +13,8 @@ from duologue.audio.resample import Resampler, check_rate
 from duologue.errors import AudioError, ConfigError
 from duologue.types import SAMPLE_RATE_HZ, Pcm
 
+MAX_LEVEL = 16.0
+"""Largest sample we take, full scale being 1: beyond it (or NaN) something upstream is broken or wrongly scaled."""
 _BLOCK_SAMPLES = 1 << 16
 
 
@@ -30,14 +32,14 @@ class AudioFile:
             AudioError: If the file is missing, empty, not audio, or the channel does not exist.
         """
         self.path = Path(path)
+        if self.path.is_dir():
+            raise AudioError(f"{self.path}: is a folder; give the path of one recording")
         if not self.path.is_file():
             raise AudioError(f"{self.path}: no such file; give the path of a recording (WAV, FLAC, Ogg or MP3)")
         try:
             self._file = soundfile.SoundFile(self.path)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{self.path}: not a readable recording ({error.error_string}); use WAV or FLAC"
-            ) from error
+        except (soundfile.LibsndfileError, TypeError, ValueError, OSError) as error:
+            raise AudioError(f"{self.path}: not a readable recording ({error}); use WAV or FLAC") from error
         try:
             self.sample_rate_hz = check_rate(self._file.samplerate)
         except ConfigError as error:
@@ -50,9 +52,7 @@ class AudioFile:
     def _choose_channel(self, channel: int | None) -> int:
         channels: int = self._file.channels
         if channel is None and channels > 1:
-            raise AudioError(
-                f"{self.path}: {channels} channels; say which side is the user with --channel 0..{channels - 1}"
-            )
+            raise AudioError(f"{self.path}: {channels} channels; choose one of them, 0 to {channels - 1}")
         if channel is not None and not 0 <= channel < channels:
             raise AudioError(f"{self.path}: no channel {channel}; it has {channels}, numbered from 0")
         return channel or 0
@@ -107,11 +107,13 @@ class AudioFile:
             raise AudioError(
                 f"{self.path}: truncated, ends at {position / self.sample_rate_hz:.2f} of {self.duration_s:.2f} s"
             )
-        finite = np.isfinite(block)
-        if not finite.all():
-            at_s = (position + int(np.argmin(finite))) / self.sample_rate_hz
+        sane = np.abs(block) <= MAX_LEVEL
+        if not sane.all():
+            index = int(np.argmin(sane))
+            at_s = (position + index) / self.sample_rate_hz
             raise AudioError(
-                f"{self.path}: a sample at {at_s:.3f} s is NaN or infinite; repair or re-export the recording"
+                f"{self.path}: the sample at {at_s:.3f} s is {block[index]:g}, full scale is 1; "
+                "repair or re-export the recording"
             )
         return np.ascontiguousarray(block)
 

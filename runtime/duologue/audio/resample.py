@@ -15,12 +15,14 @@ HALF_WIDTH = 16
 """Filter half width, in samples of the lower of the two rates: 2 ms at 8 kHz, 0.67 ms at 24 kHz."""
 _KAISER_BETA = 8.0
 _MIN_RATE_HZ, _MAX_RATE_HZ = 4_000, 384_000
+_MAX_PHASES = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResamplerState:
-    """Everything a resampler remembers: the last input samples and the position of the next output."""
+    """Everything a resampler remembers: its rates, the last input samples and the position of the next output."""
 
+    rates_hz: tuple[int, int]
     history: Pcm
     next_position: int
 
@@ -31,8 +33,11 @@ def check_rate(sample_rate_hz: int) -> int:
     Raises:
         ConfigError: If the rate is not a whole number of hertz between 4 kHz and 384 kHz.
     """
-    if sample_rate_hz != int(sample_rate_hz) or not _MIN_RATE_HZ <= sample_rate_hz <= _MAX_RATE_HZ:
-        raise ConfigError(f"sample rate {sample_rate_hz} Hz is out of range; use {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
+    is_whole = isinstance(sample_rate_hz, int | np.integer) and not isinstance(sample_rate_hz, bool)
+    if not is_whole or not _MIN_RATE_HZ <= sample_rate_hz <= _MAX_RATE_HZ:
+        raise ConfigError(
+            f"sample rate {sample_rate_hz!r} is out of range; use a whole number, {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz"
+        )
     return int(sample_rate_hz)
 
 
@@ -65,11 +70,13 @@ class Resampler:
             to_hz: Output rate.
 
         Raises:
-            ConfigError: If a rate is out of range.
+            ConfigError: If a rate is out of range, or the two have so small a common divisor that the filter explodes.
         """
         self.from_hz, self.to_hz = check_rate(from_hz), check_rate(to_hz)
         divisor = gcd(self.from_hz, self.to_hz)
         self._up, self._down = self.to_hz // divisor, self.from_hz // divisor
+        if self._up > _MAX_PHASES:
+            raise ConfigError(f"{from_hz} Hz to {to_hz} Hz needs {self._up} filter phases; use a usual sample rate")
         self._phases = _design_phases(self._up, self._down)
         self._half_taps = self._phases.shape[1] // 2
         self.reset()
@@ -109,11 +116,14 @@ class Resampler:
 
     def flush(self) -> Pcm:
         """Return the samples still inside the filter, as if silence followed."""
-        return self.process(np.zeros(self._half_taps, dtype=np.float32))
+        silence = 0 if self._up == self._down else self._half_taps
+        return self.process(np.zeros(silence, dtype=np.float32))
 
     def snapshot(self) -> ResamplerState:
         """Return a copy of the state."""
-        return ResamplerState(history=self._history.copy(), next_position=self._next_position)
+        return ResamplerState(
+            rates_hz=(self.from_hz, self.to_hz), history=self._history.copy(), next_position=self._next_position
+        )
 
     def restore(self, state: ResamplerState) -> None:
         """Go back to a snapshot.
@@ -121,8 +131,11 @@ class Resampler:
         Raises:
             StreamError: If the snapshot is of a resampler for other rates.
         """
-        if len(state.history) > 2 * self._half_taps + self._down:
-            raise StreamError("this snapshot belongs to a resampler of other rates; open a session with the same rate")
+        if state.rates_hz != (self.from_hz, self.to_hz):
+            raise StreamError(
+                f"this snapshot converts {state.rates_hz[0]} Hz to {state.rates_hz[1]} Hz, not {self.from_hz} Hz to "
+                f"{self.to_hz} Hz; open a session with the same rate"
+            )
         self._history, self._next_position = state.history.copy(), state.next_position
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from duologue.audio.resample import resample
 from duologue.errors import AudioError
@@ -121,6 +122,7 @@ def measure(
     *,
     user_detector: str = "speech",
     agent_detector: str = "level",
+    show_progress: bool = False,
 ) -> InteractivityReport:
     """Measure a recorded conversation: the loop over `InteractivityMeter` that a live session runs.
 
@@ -130,6 +132,7 @@ def measure(
         sample_rate_hz: Rate of both channels.
         user_detector: See `InteractivityMeter`.
         agent_detector: See `InteractivityMeter`.
+        show_progress: Draw a progress bar on stderr.
 
     Raises:
         AudioError: A channel is empty, not one-dimensional, not float32 or not finite.
@@ -139,7 +142,8 @@ def measure(
     user, agent = _prepare("user", user_pcm, sample_rate_hz), _prepare("agent", agent_pcm, sample_rate_hz)
     frames = -(-max(len(user), len(agent)) // FRAME_SAMPLES)
     user, agent = (np.pad(pcm, (0, frames * FRAME_SAMPLES - len(pcm))) for pcm in (user, agent))
-    for begin in range(0, len(user), FRAME_SAMPLES):
+    begins = range(0, len(user), FRAME_SAMPLES)
+    for begin in tqdm(begins, unit="frame", desc="measuring", leave=False, disable=not show_progress):
         meter.push_frame(user[begin : begin + FRAME_SAMPLES], agent[begin : begin + FRAME_SAMPLES])
     return meter.report()
 
