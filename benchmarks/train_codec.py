@@ -1,6 +1,6 @@
 """Train duologue-mini's codec for a few minutes on one core and show that it learns.
 
-Speaks typed chats with hibari-tts at several pitches, writes them with phone labels, trains with the shipped preset
+Speaks typed chats with four of the synthesiser's voices, writes them with phone labels, trains with the shipped preset
 (the discriminators narrowed and used every fourth step, for a CPU), and compares held-out clips before and after.
 
 Run: python benchmarks/train_codec.py [--steps 500] [--out out/train_codec] [--json PATH]
@@ -13,23 +13,24 @@ import json
 import sys
 import time
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 from machine import cpu_name, git_hash, vector_isa, versions
 
-from duologue.audio.resample import resample
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.codec.loop import RunOptions, train_codec
 from duologue_align.codec.settings import CodecTraining
 from duologue_align.synth.chat import user_text
+from duologue_align.synth.pieces import Sentence
+from duologue_align.synth.repertoire import split_sentences
+from duologue_align.synth.speech import Synthesiser
+from duologue_align.synth.voices import AGENT, TRAIN_USERS
 
-UNIT_S = 0.025
-STRESS = "ˈˌ"
-PITCHES = (1.0, 0.82, 1.12, 0.9)
+VOICES = (AGENT, *TRAIN_USERS[::5])
 CHANGES = [
     "run.batch=4",
     "run.clip_frames=12",
@@ -104,66 +105,25 @@ def report(rows: list[dict[str, Any]], checks: list[dict[str, Any]]) -> None:
 def write_speech(folder: Path, split: str, minutes: float) -> None:
     """Write mono recordings of about 20 s with their phones."""
     folder.mkdir(parents=True, exist_ok=True)
-    speaker = PhoneSpeaker()
+    speaker = Synthesiser(cached_voice=None)
     rng = np.random.default_rng(0 if split == "train" else 1)
     lines = user_text(split)
     manifest, spoken_s = [], 0.0
     while spoken_s < 60 * minutes:
-        number, pieces, phones, at = len(manifest), [], [], 0.0
-        pitch = PITCHES[number % len(PITCHES)]
+        number, sounds, phones, at = len(manifest), [], [], 0.0
+        voice = VOICES[number % len(VOICES)]
         while at < 20.0:
-            for pcm, spans in speaker.speak(lines.draw(rng, topic=None).text, pitch):
-                pieces += [pcm, np.zeros(int(rng.uniform(0.1, 0.8) * SAMPLE_RATE_HZ), np.float32)]
-                phones += [[name, [begin + at, end + at], "SPEAKER_MAIN"] for name, begin, end in spans]
-                at += sum(map(len, pieces[-2:])) / SAMPLE_RATE_HZ
-        soundfile.write(folder / f"{number:04d}.wav", np.concatenate(pieces), SAMPLE_RATE_HZ, subtype="PCM_16")
+            sentences = split_sentences(lines.draw(rng, topic=None).text)
+            spoken = [speaker.speak(voice, Sentence(words=tuple(text.split()))) for text in sentences]
+            for piece in chain(*spoken):
+                sounds += [piece.pcm, np.zeros(int(rng.uniform(0.1, 0.8) * SAMPLE_RATE_HZ), np.int16)]
+                phones += [[p.name, [p.start_s + at, p.end_s + at], "SPEAKER_MAIN"] for p in piece.phones]
+                at += sum(map(len, sounds[-2:])) / SAMPLE_RATE_HZ
+        soundfile.write(folder / f"{number:04d}.wav", np.concatenate(sounds), SAMPLE_RATE_HZ, subtype="PCM_16")
         (folder / f"{number:04d}.json").write_text(json.dumps({"alignments": [], "phones": phones}))
         manifest.append({"path": f"{number:04d}.wav", "duration": at})
         spoken_s += at
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in manifest))
-
-
-class PhoneSpeaker:
-    """hibari-tts with the durations of its phones, which are internal to its graph."""
-
-    def __init__(self) -> None:
-        import onnx
-        import onnxruntime
-        from hibari import Hibari, dsp
-
-        self._voice, self._dsp = Hibari(), dsp
-        model = onnx.load(self._voice.model_path)
-        durations = next(node.input[0] for node in model.graph.node if node.op_type == "CumSum")
-        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(durations))
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = 1
-        settings.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), settings)
-        self._names = {number: name for name, number in self._voice.vocab.items()}
-
-    def speak(self, text: str, pitch: float) -> list[tuple[npt.NDArray[np.float32], list[tuple[str, float, float]]]]:
-        """Return samples and (phone, begin, end) of each sentence; `pitch` shifts pitch, formants and pace alike."""
-        spoken = []
-        for sentence in self._voice.phonemize(text):
-            ids = self._voice.ids(sentence)
-            feeds = {"ids": np.array([ids], np.int64), "speed": np.array([1.0 / pitch], np.float32)}
-            *spectra, durations = self._session.run(None, feeds)
-            pcm = self._dsp.synth(*(part[0] for part in spectra), np.random.default_rng(0))
-            if pitch != 1.0:
-                pcm = resample(pcm.astype(np.float32), round(SAMPLE_RATE_HZ * pitch), SAMPLE_RATE_HZ)
-            edges = np.concatenate([[0.0], np.cumsum(durations.reshape(-1))]) * UNIT_S / pitch
-            spans: list[tuple[str, float, float]] = []
-            begin = 0.0
-            for number, end in zip(ids, edges[1:].tolist(), strict=True):
-                name = self._names.get(number, " ")
-                # A stress mark sounds as the start of the phone that follows it.
-                if name in STRESS:
-                    continue
-                if name.isalpha():
-                    spans.append((name, begin, end))
-                begin = end
-            spoken.append((np.asarray(pcm, np.float32) * np.float32(0.5), spans))
-        return spoken
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.synth.chat import ChatLine, UserText
-from duologue_align.synth.pieces import Piece, Sentence, Word
+from duologue_align.synth.pieces import Phone, Piece, Sentence, Word
 from duologue_align.synth.voices import Voice
 
 WORD_S = 0.27
@@ -41,7 +41,9 @@ class ToneSpeaker:
     def _piece(self, voice: Voice, words: list[str]) -> Piece:
         length_s = WORD_S * len(words)
         spoken = tuple(Word(word, WORD_S * i, WORD_S * (i + 1) - 0.02) for i, word in enumerate(words))
-        return Piece(pcm=_tone(voice.pitch)[: round(length_s * SAMPLE_RATE_HZ)], words=spoken, spans=((0.0, length_s),))
+        phones = tuple(Phone("t", word.start_s, word.end_s) for word in spoken)
+        pcm = _tone(voice.pitch)[: round(length_s * SAMPLE_RATE_HZ)]
+        return Piece(pcm=pcm, words=spoken, phones=phones, spans=((0.0, length_s),))
 
 
 @cache

@@ -39,6 +39,61 @@ def test_words_sound_where_the_alignments_say(folder: Path) -> None:
         assert np.mean(np.array(heard) > 0.01) > 0.97
 
 
+def test_phones_lie_in_their_words_and_cover_the_speech(folder: Path) -> None:
+    for row in _rows(folder):
+        audio = folder / str(row["path"])
+        content = json.loads(audio.with_suffix(".json").read_text())
+        phones = np.array([span for _, span, speaker in content["phones"] if speaker == "SPEAKER_MAIN"])
+        words = np.array([span for _, span, _ in content["alignments"]])
+        home = np.searchsorted(words[:, 0], phones[:, 0] + 0.0015, side="right") - 1
+        assert np.mean(phones[:, 1] <= words[home, 1] + 0.002) > 0.97
+        assert np.all(phones[1:, 0] >= phones[:-1, 1] - 0.002)
+        covered = np.zeros(soundfile.info(audio).frames, dtype=bool)
+        for start_s, end_s in phones:
+            covered[round(start_s * 24_000) : round(end_s * 24_000)] = True
+        agent = soundfile.read(audio, dtype="float32")[0][:, 0]
+        power = np.square(agent)
+        assert power[covered].sum() > 0.99 * power.sum()
+        assert covered[agent != 0].mean() > 0.9
+
+
+@pytest.mark.parametrize("speaker", ["SPEAKER_MAIN", "SPEAKER_USER"])
+def test_phones_stand_where_their_sounds_are_heard(folder: Path, speaker: str) -> None:
+    apart = {by_s: _hisses_apart_from_vowels(folder, speaker, by_s) for by_s in (-0.05, 0.0, 0.05)}
+    assert apart[0.0] > max(apart[-0.05], apart[0.05]) + 0.02
+    if speaker == "SPEAKER_MAIN":
+        assert apart[0.0] > 0.97
+
+
+def _hisses_apart_from_vowels(folder: Path, speaker: str, by_s: float) -> float:
+    """Share of pairs of "s" or "z" with a vowel in which the first sounds higher, with all spans moved by `by_s`."""
+    heights: dict[bool, list[float]] = {True: [], False: []}
+    for row in _rows(folder):
+        audio = folder / str(row["path"])
+        pcm = soundfile.read(audio, dtype="float32")[0][:, int(speaker == "SPEAKER_USER")]
+        for name, (start_s, end_s), who in json.loads(audio.with_suffix(".json").read_text())["phones"]:
+            sound = pcm[round((start_s + by_s) * 24_000) : round((end_s + by_s) * 24_000)]
+            if who == speaker and name in "szæɛiIAOuʌɑ" and len(sound) > 480:
+                heights[name in "sz"].append(float(np.sum(np.diff(sound) ** 2) / (np.sum(sound**2) + 1e-9)))
+    assert min(map(len, heights.values())) > 20
+    return float(np.mean(np.array(heights[True])[:, None] > np.array(heights[False])))
+
+
+def test_codec_training_takes_the_phones(folder: Path) -> None:
+    pytest.importorskip("torch")
+    from duologue_align.codec.phones import UNKNOWN, collect_inventory
+    from duologue_align.codec.recordings import list_tracks
+    from duologue_align.codec.segments import Segments
+
+    tracks = list_tracks([folder])
+    inventory = collect_inventory(track.phones() for track in tracks)
+    assert inventory is not None
+    assert 30 < len(inventory) < 80
+    _, labels = Segments(tracks, frames=200, seed=0, inventory=inventory).item(0)
+    assert not (labels == UNKNOWN).any()
+    assert 0.1 < np.mean(labels > 0) < 0.9
+
+
 def test_activity_spans_hold_nearly_all_of_the_sound(folder: Path) -> None:
     for row in _rows(folder):
         audio = folder / str(row["path"])

@@ -23,6 +23,9 @@ from duologue_align.cli import main  # noqa: E402
 from duologue_align.codec.acoustic_units import AcousticUnits  # noqa: E402
 from duologue_align.codec.loop import RunOptions, train_codec  # noqa: E402
 from duologue_align.codec.settings import CodecTraining  # noqa: E402
+from duologue_align.synth import dialogue as dialogue_module  # noqa: E402
+from duologue_align.synth.dataset import DatasetConfig, write_dataset  # noqa: E402
+from synth_fakes import LINES, ToneSpeaker  # noqa: E402
 
 CHANGES = [
     "model.n_filters=4",
@@ -208,6 +211,18 @@ def test_units_stand_in_where_nobody_wrote_phones(data: Path, tmp_path: Path) ->
         train_codec(settings("run.steps=5", "run.target=phones"), options(recordings, tmp_path / "other"))
     result = train_codec(settings("run.steps=5", "run.target=none"), options(recordings, tmp_path / "none"))
     assert "valid_phones_right" not in result
+
+
+def test_the_phones_of_synthetic_dialogues_are_what_auto_chooses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialogue_module, "user_text", lambda split: LINES)
+    dialogues = DatasetConfig(hours=0.04, seed=3)
+    write_dataset(tmp_path / "dialogues", dialogues, speaker=ToneSpeaker(), show_progress=False)
+    assert settings().run.target == "auto"
+    result = train_codec(settings("run.steps=4"), options(tmp_path / "dialogues", tmp_path / "run"))
+    assert checkpoint(tmp_path / "run")["phones"] == ["t"]
+    assert result["valid_phones_right_voiced"] >= 0
 
 
 def test_units_tell_sounds_apart() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from duologue_align.synth.phrasing import phrase
-from duologue_align.synth.pieces import Piece, Sentence, Word, bridge, cut_piece, levels_db
+from duologue_align.synth.pieces import Phone, Piece, Sentence, Word, bridge, cut_piece, levels_db
 from duologue_align.synth.timing import human_timing
 from duologue_align.synth.voices import AGENT, TEST_USERS, TRAIN_USERS
 from synth_fakes import ToneSpeaker
@@ -23,8 +23,16 @@ def test_a_cut_piece_keeps_the_words_that_were_heard_and_fades_out() -> None:
     assert np.array_equal(cut.pcm[:10_000], _piece().pcm[:10_000])
 
 
-def test_a_cut_after_the_end_changes_no_word() -> None:
+def test_a_cut_clips_the_phone_it_falls_into_even_where_the_word_is_dropped() -> None:
+    cut = _piece().cut(0.60)
+    assert [word.text for word in cut.words] == ["one", "two"]
+    assert [phone.end_s for phone in cut.phones] == pytest.approx([0.25, 0.52, 0.60])
+    assert len(_piece().cut(0.53).phones) == 2
+
+
+def test_a_cut_after_the_end_changes_no_word_and_no_phone() -> None:
     assert _piece().cut(9.0).words == _piece().words
+    assert _piece().cut(9.0).phones == _piece().phones
 
 
 def test_silences_up_to_two_tenths_are_bridged() -> None:
@@ -36,11 +44,12 @@ def test_a_piece_is_trimmed_to_its_sound_and_its_words_move_along() -> None:
     pcm = np.zeros(24_000, dtype=np.float32)
     pcm[7_200:16_800] = 0.3
     active = levels_db(pcm) > -40
-    piece = cut_piece(pcm, active, [Word("hi", 0.30, 0.70)], 0, 100)
+    piece = cut_piece(pcm, active, [Word("hi", 0.1, 0.70)], [Phone("h", 0.1, 0.2), Phone("I", 0.2, 0.7)], 0, 100)
     assert piece is not None
     assert piece.duration_s == pytest.approx(0.40)
     assert piece.words == (Word("hi", 0.0, pytest.approx(0.40)),)
-    assert cut_piece(pcm, active, [], 80, 100) is None
+    assert piece.phones == (Phone("I", 0.0, pytest.approx(0.40)),)
+    assert cut_piece(pcm, active, [], [], 80, 100) is None
 
 
 def test_breaks_come_at_clauses_and_every_word_stays_in_order() -> None:

@@ -3,7 +3,8 @@
     OUT/dataset.json             settings, shares, licences
     OUT/data.jsonl               {"path", "duration"} per dialogue, paths relative to OUT
     OUT/data_stereo/000000.wav   24 kHz, 16 bit, left = agent, right = user
-    OUT/data_stereo/000000.json  {"alignments": [[word, [start_s, end_s], "SPEAKER_MAIN"], ...]}
+    OUT/data_stereo/000000.json  {"alignments": [[word, [start_s, end_s], "SPEAKER_MAIN"], ...],
+                                  "phones": [[name, [start_s, end_s], "SPEAKER_MAIN" or "SPEAKER_USER"], ...]}
     OUT/facts/000000.json        ground truth: turns, events, activity spans, voices, behaviour, augmentation
 
 Dialogue i depends on (seed, split, i) alone. Its facts are written last, so a dialogue with facts is complete.
@@ -39,8 +40,8 @@ _PACKAGES = {
     "chitchat_dataset": "chitchat-dataset",
 }
 
-FORMAT = 1
-"""Version of what a seed means; it changes when the same seed gives other dialogues."""
+FORMAT = 2
+"""Version of what a seed means; it changes when the same seed gives other files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ BEHAVIOUR_SHARES = {
     "stops_for_backchannels": 0.05,
 }
 """Share of the dialogues with each fault of the agent, drawn independently: 61 % have none."""
+SPEAKERS: dict[Side, str] = {"agent": "SPEAKER_MAIN", "user": "SPEAKER_USER"}
+"""What `duologue-align train-codec` calls the two sides in the lists of phones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,7 @@ class Dialogue:
 
     Attributes:
         stereo: int16, shape [n, 2], 24 kHz; the agent in column 0, the user in column 1.
-        alignments: The agent's words in moshi-finetune's form.
+        alignments: The agent's words in moshi-finetune's form, and the phones of both sides.
         facts: Ground truth and settings, ready for JSON.
     """
 
@@ -83,7 +85,10 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
     facts = {"number": number, "seed": seed, "split": split, **_describe(plan, timeline, augmentation)}
     return Dialogue(
         stereo=(np.clip(stereo, -1, 1) * 32767).astype(np.int16),
-        alignments={"alignments": _word_rows(timeline, "agent", plan.duration_s, "SPEAKER_MAIN")},
+        alignments={
+            "alignments": _word_rows(timeline, "agent", plan.duration_s, "SPEAKER_MAIN"),
+            "phones": _phone_rows(timeline, plan.duration_s),
+        },
         facts=facts,
     )
 
@@ -150,6 +155,15 @@ def _describe(plan: DialoguePlan, timeline: Timeline, augmentation: Augmentation
 def _word_rows(timeline: Timeline, side: Side, length_s: float, label: str) -> list[list[Any]]:
     words = timeline.words(side, length_s)
     return [[word.text, [round(word.start_s, 3), round(word.end_s, 3)], label] for word in words]
+
+
+def _phone_rows(timeline: Timeline, length_s: float) -> list[list[Any]]:
+    rows = (
+        (phone.name, round(phone.start_s, 3), round(phone.end_s, 3), SPEAKERS[side])
+        for side in SIDES
+        for phone in timeline.phones(side, length_s)
+    )
+    return [[name, [start_s, end_s], speaker] for name, start_s, end_s, speaker in rows if start_s < end_s]
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

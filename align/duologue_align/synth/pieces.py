@@ -1,9 +1,10 @@
-"""Spoken pieces: audio between two breaks with the times of its words and of its sound."""
+"""Spoken pieces: audio between two breaks with the times of its words, of its phones and of its sound."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +30,28 @@ class Word:
     start_s: float
     end_s: float
 
-    def shifted(self, by_s: float) -> Word:
-        """Return the word `by_s` later."""
-        return Word(self.text, self.start_s + by_s, self.end_s + by_s)
+
+@dataclass(frozen=True, slots=True)
+class Phone:
+    """A speech sound: its IPA letter and when it sounds, in seconds."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+_Timed = TypeVar("_Timed", Word, Phone)
+
+
+def shifted(sound: _Timed, by_s: float) -> _Timed:
+    """Return a word or a phone `by_s` later."""
+    return replace(sound, start_s=sound.start_s + by_s, end_s=sound.end_s + by_s)
+
+
+def heard_phones(phones: Iterable[Phone], end_s: float) -> tuple[Phone, ...]:
+    """Return the phones that sound between 0 and `end_s`, those at the edges clipped."""
+    clipped = (replace(phone, start_s=max(phone.start_s, 0.0), end_s=min(phone.end_s, end_s)) for phone in phones)
+    return tuple(phone for phone in clipped if phone.start_s < phone.end_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +61,13 @@ class Piece:
     Attributes:
         pcm: Samples, int16, shape [n], 24 kHz; sound begins at the first and ends at the last.
         words: Words with times from the first sample.
+        phones: Phones likewise, in order. A phone that a cut leaves of a word stays where its word does not.
         spans: Where there is sound, silences <= 0.2 s bridged, as (start_s, end_s).
     """
 
     pcm: npt.NDArray[np.int16]
     words: tuple[Word, ...]
+    phones: tuple[Phone, ...]
     spans: tuple[tuple[float, float], ...]
 
     @property
@@ -70,7 +92,7 @@ class Piece:
             if (word.start_s + word.end_s) / 2 <= end_s
         )
         spans = tuple((start, min(end, end_s)) for start, end in self.spans if start < end_s)
-        return Piece(pcm=pcm.astype(np.int16), words=words, spans=spans)
+        return Piece(pcm=pcm.astype(np.int16), words=words, phones=heard_phones(self.phones, end_s), spans=spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +127,8 @@ def levels_db(pcm: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def cut_piece(
     pcm: npt.NDArray[np.float32],
     active: npt.NDArray[np.bool_],
-    words: list[Word],
+    words: Sequence[Word],
+    phones: Sequence[Phone],
     first_tick: int,
     end_tick: int,
 ) -> Piece | None:
@@ -115,6 +138,7 @@ def cut_piece(
         pcm: The sentence, float32 in [-1, 1].
         active: Which of its ticks sound.
         words: The words of the cut, with times in the sentence.
+        phones: Their phones, likewise.
         first_tick: Where the cut begins, in ticks.
         end_tick: Where it ends.
 
@@ -132,14 +156,15 @@ def cut_piece(
     samples[len(samples) - fade :] *= ramp[::-1]
     tick_s = TICK_SAMPLES / SAMPLE_RATE_HZ
     length_s = (end - begin) * tick_s
-    shifted = [word.shifted(-begin * tick_s) for word in words]
+    moved = [shifted(word, -begin * tick_s) for word in words]
     inside = tuple(
         Word(word.text, min(max(word.start_s, 0.0), length_s - tick_s), min(max(word.end_s, tick_s), length_s))
-        for word in shifted
+        for word in moved
     )
     return Piece(
         pcm=(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16),
         words=inside,
+        phones=heard_phones((shifted(phone, -begin * tick_s) for phone in phones), length_s),
         spans=tuple(bridge(sounding - begin, tick_s)),
     )
 

@@ -1,4 +1,4 @@
-"""Speak sentences with hibari-tts: warped voices, planned breaks, and the times of the words from its durations.
+"""Speak sentences with hibari-tts: warped voices, planned breaks, times of words and phones from its durations.
 
 The network predicts a spectrum per 12.5 ms frame (harmonic level and phase, noise level, free level and phase) and F0.
 A voice is a warp of those before the inverse transform: formants by resampling the frequency axis, pitch by scaling F0.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import numpy.typing as npt
 
 from duologue.errors import MissingExtraError
 from duologue.types import SAMPLE_RATE_HZ
-from duologue_align.synth.pieces import FLOOR_DB, Piece, Sentence, Word, cut_piece, levels_db
+from duologue_align.synth.pieces import FLOOR_DB, Phone, Piece, Sentence, Word, cut_piece, levels_db
 from duologue_align.synth.voices import Voice
 
 F32 = npt.NDArray[np.float32]
@@ -31,6 +34,7 @@ CACHE_SAMPLES = 60_000_000
 """Most samples kept by the cache: 120 MB."""
 _PUNCTUATION = frozenset(';:,.!?—…"“”()')
 _FINAL = ".!?"
+_STRESS = "ˈˌ"
 
 
 class Synthesiser:
@@ -38,6 +42,7 @@ class Synthesiser:
 
     def __init__(self, *, cached_voice: str | None = "agent") -> None:
         self._engine, self._session, self._normalize = _open_engine()
+        self._letters = {number: letter for letter, number in self._engine.vocab.items()}
         self._cached_voice = cached_voice
         self._cache: OrderedDict[tuple[Voice, Sentence], list[Piece]] = OrderedDict()
         self._cached_samples = 0
@@ -70,11 +75,13 @@ class Synthesiser:
         seed = hashlib.sha256(f"{voice.name}|{' '.join(sentence.words)}".encode()).digest()
         pcm = _vocode(voice, [part[0] for part in spectra], np.random.default_rng(list(seed[:8])))
         edges_s = np.concatenate([[0], np.cumsum(durations.reshape(-1))]) * DURATION_FRAMES * FRAME_S
+        sounds_at = time_phones([self._letters.get(number, "") for number in ids], edges_s.tolist())
+        phones = [[sounds_at[at] for at in range(begin, end) if at in sounds_at] for begin, end in ranges]
         words = [
-            Word(text, float(edges_s[begin]), float(edges_s[end]))
-            for text, (begin, end) in zip(sentence.words, ranges, strict=True)
+            Word(text, spoken[0].start_s, spoken[-1].end_s) if spoken else Word(text, edges_s[begin], edges_s[begin])
+            for text, (begin, _), spoken in zip(sentence.words, ranges, phones, strict=True)
         ]
-        return _cut_at_breaks(pcm, words, sentence.breaks)
+        return _cut_at_breaks(pcm, words, phones, sentence.breaks)
 
     def _sounds(self, sentence: Sentence) -> list[str]:
         """Return the phonemes of every word, without punctuation."""
@@ -106,6 +113,37 @@ class Synthesiser:
             else:
                 ids += [vocabulary[","]] * (index in sentence.breaks) + [vocabulary[" "]]
         return [*ids, 0], ranges
+
+
+def time_phones(letters: Sequence[str], edges_s: Sequence[float]) -> dict[int, Phone]:
+    """Tell when the phones of a sentence sound.
+
+    Letter i sounds between edges i - 1 and i: the durations run one letter ahead of the sound. Words run into each
+    other: the first half of a space between them is the end of the phone before it, the second half the start of the
+    next. A stress mark is the start of the phone that it precedes. Source: energy above 4.5 kHz in and beside "s", and
+    where the silences of commas and full stops fall, in 120 sentences.
+
+    Args:
+        letters: The network's input, "" for padding.
+        edges_s: Where its durations begin and end, one more than there are letters.
+
+    Returns:
+        Phones by their place in `letters`.
+    """
+    phones: dict[int, Phone] = {}
+    begin_s = edges_s[0]
+    for at, letter in enumerate(letters[1:], start=1):
+        end_s = edges_s[at]
+        if letter and letter in _STRESS:
+            continue
+        if letter == " ":
+            end_s = (begin_s + end_s) / 2
+            if at - 1 in phones:
+                phones[at - 1] = replace(phones[at - 1], end_s=end_s)
+        elif letter.isalpha():
+            phones[at] = Phone(letter, begin_s, end_s)
+        begin_s = end_s
+    return phones
 
 
 def _open_engine() -> tuple[Any, Any, Any]:
@@ -158,7 +196,7 @@ def _bend(pitch_hz: F32, factor: float, span: float) -> F32:
     return bent.astype(np.float32)
 
 
-def _cut_at_breaks(pcm: F32, words: list[Word], breaks: frozenset[int]) -> list[Piece]:
+def _cut_at_breaks(pcm: F32, words: list[Word], phones: list[list[Phone]], breaks: frozenset[int]) -> list[Piece]:
     levels = levels_db(pcm)
     active = levels > levels.max() + FLOOR_DB
     loud = float(np.mean(10 ** (levels[active] / 10)))
@@ -172,8 +210,9 @@ def _cut_at_breaks(pcm: F32, words: list[Word], breaks: frozenset[int]) -> list[
         cuts.append(index + 1)
     edges.append(len(levels))
     cuts.append(len(words))
+    parts = [slice(*ends) for ends in pairwise(cuts)]
     pieces = (
-        cut_piece(pcm, active, words[cuts[part] : cuts[part + 1]], edges[part], edges[part + 1])
-        for part in range(len(cuts) - 1)
+        cut_piece(pcm, active, words[part], list(chain(*phones[part])), *ends)
+        for part, ends in zip(parts, pairwise(edges), strict=True)
     )
     return [piece for piece in pieces if piece is not None]

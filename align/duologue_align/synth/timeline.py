@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from duologue_align.synth.pieces import Piece, Word
+from duologue_align.synth.pieces import Phone, Piece, Word, heard_phones, shifted
 from duologue_align.synth.voices import Voice
 
 Side: TypeAlias = Literal["user", "agent"]
@@ -147,6 +147,19 @@ class Timeline:
     def words(self, side: Side, duration_s: float) -> list[Word]:
         """Return the words of a side in order; those that the end of the recording cuts are left out."""
         words = [
-            word.shifted(placed.start_s) for placed in self.placed if placed.side == side for word in placed.piece.words
+            shifted(word, placed.start_s)
+            for placed in self.placed
+            if placed.side == side
+            for word in placed.piece.words
         ]
         return sorted((word for word in words if word.end_s <= duration_s), key=lambda word: word.start_s)
+
+    def phones(self, side: Side, duration_s: float) -> list[Phone]:
+        """Return the phones of a side in order, clipped to the recording."""
+        phones = (
+            shifted(phone, placed.start_s)
+            for placed in self.placed
+            if placed.side == side
+            for phone in placed.piece.phones
+        )
+        return sorted(heard_phones(phones, duration_s), key=lambda phone: phone.start_s)
