@@ -1,7 +1,7 @@
-"""Make the recorded user of `duologue demo`: a scripted caller spoken by hibari-tts (Apache-2.0, `pip install hibari-tts`).
+"""Make the recorded user of `duologue demo`: a scripted caller spoken by hibari-tts (Apache-2.0).
 
 The script holds what the four axes need: pauses inside turns, turn ends, a backchannel and an interruption.
-Run: python examples/synthesise_demo_user.py runtime/duologue/data/demo_user.flac
+Run: pip install hibari-tts; python examples/synthesise_demo_user.py runtime/duologue/data/demo_user.flac
 """
 
 import sys
