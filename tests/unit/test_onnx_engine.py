@@ -20,7 +20,7 @@ from duologue.config import Sampling
 from duologue.engine import onnx_engine
 from duologue.engine.base import StepEngine, StepStream
 from duologue.engine.onnx_engine import OnnxEngine, write_step_graph
-from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
+from duologue.errors import ConfigError, MissingExtraError, StreamError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.layout import linear_slots, with_slices
@@ -413,32 +413,6 @@ def test_the_folders_graph_is_used_while_it_fits(tmp_path: Path, monkeypatch: py
     write_model(tmp_path, dtype=np.float16)
     assert len(run(OnnxEngine.load(Checkpoint.open(tmp_path)).stream(seed=1), frames)) == 10
     assert len(builds) == 1
-
-
-def test_a_built_graph_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint, cache = write_model(tmp_path / "model"), tmp_path / "cache"
-    OnnxEngine.load(checkpoint, cache_dir=cache)
-    assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr(onnx_engine, "build_step_graph", lambda _: pytest.fail("built again"))
-    OnnxEngine.load(checkpoint, cache_dir=cache)
-
-
-def test_an_unwritable_cache_only_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint, blocked = write_model(tmp_path / "model"), tmp_path / "blocked"
-    blocked.write_text("a file where the folder should be", encoding="utf-8")
-    engine = OnnxEngine.load(checkpoint, cache_dir=blocked)
-    assert len(run(engine.stream(seed=1), user_frames(2))) == 2
-    assert "not kept" in caplog.text
-
-
-def test_a_graph_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
-    checkpoint = write_model(tmp_path)
-    path = write_step_graph(checkpoint)
-    # Damage that leaves the digest in place.
-    path.write_bytes(path.read_bytes().replace(b"TensorScatter", b"TensorScarier"))
-    with pytest.raises(WeightsError, match="ONNX Runtime cannot load") as caught:
-        OnnxEngine.load(Checkpoint.open(tmp_path))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5])

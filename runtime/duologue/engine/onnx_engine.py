@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +14,7 @@ import numpy.typing as npt
 
 from duologue.config import Sampling
 from duologue.engine.base import NoiseSource, StepNoise, TokenDelays, checked_frames, finish_step
+from duologue.engine.graph_file import keep_graph, read_graph, seal_graph, write_atomically
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
@@ -55,8 +54,8 @@ class OnnxEngine:
     ) -> OnnxEngine:
         """Make an engine from a checkpoint; its files are mapped, not copied.
 
-        The folder's step.onnx is used if it was built from these very weights and by this version; otherwise the
-        graph is built, which takes a fraction of a second.
+        The folder's step.onnx or the one in the cache is used if it was built from these very weights, by this version,
+        and is undamaged; otherwise the graph is built, which takes a fraction of a second.
 
         Args:
             checkpoint: The model.
@@ -74,13 +73,8 @@ class OnnxEngine:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ConfigError(f"threads must be an integer >= 1, got {threads!r}")
         names = _checked_providers(runtime, providers)
-        graph = _step_graph(checkpoint, None if cache_dir is None else Path(cache_dir))
         options = _session_options(runtime, threads, weights_root(checkpoint))
-        try:
-            session = runtime.InferenceSession(graph, options, providers=names)
-        except Exception as error:  # onnxruntime raises classes of its own without a public base
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise WeightsError(f"{checkpoint.path}: ONNX Runtime cannot load the step graph: {reason}") from error
+        session = _open_session(checkpoint, runtime, options, names, None if cache_dir is None else Path(cache_dir))
         return cls(session, checkpoint.config, runtime=runtime)
 
     def stream(self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING) -> OnnxStepStream:
@@ -105,7 +99,7 @@ def write_step_graph(checkpoint: Checkpoint) -> Path:
             f"the weights of {checkpoint.path} lie in {weights_root(checkpoint)}; copy them into it first"
         )
     path = checkpoint.path / "step.onnx"
-    _write_atomically(path, build_step_graph(checkpoint))
+    write_atomically(path, seal_graph(build_step_graph(checkpoint)))
     return path
 
 
@@ -136,33 +130,41 @@ def _session_options(runtime: Any, threads: int, weights_folder: Path) -> Any:
     return options
 
 
-def _step_graph(checkpoint: Checkpoint, cache_dir: Path | None) -> bytes:
+def _open_session(
+    checkpoint: Checkpoint, runtime: Any, options: Any, providers: Sequence[str], cache_dir: Path | None
+) -> Any:
     digest = graph_digest(checkpoint)
     cached = None if cache_dir is None else cache_dir / f"step-{digest[:32]}.onnx"
+    refused = []
     for path in (checkpoint.step_graph_path, cached):
-        graph = path.read_bytes() if path is not None and path.is_file() else b""
-        # The digest stands in the model's metadata as plain text; finding it needs no protobuf reader.
-        if digest.encode() in graph:
-            return graph
-    graph = build_step_graph(checkpoint)
-    if cached is not None:
+        kept = read_graph(path, digest)
+        if kept is None:
+            continue
         try:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(cached, graph)
-        except OSError as error:
-            _log.warning("the step graph is not kept: %s; it will be built again at the next load", error)
-    return graph
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+            return _start(runtime, kept, options, providers)
+        except _RefusedError as error:
+            _log.warning("ONNX Runtime refuses the kept step graph %s (%s); it is built again", path, error)
+            refused.append(str(path))
+    graph = seal_graph(build_step_graph(checkpoint))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        session = _start(runtime, graph, options, providers)
+    except _RefusedError as error:
+        tried = " nor ".join([*refused, "the step graph built anew"])
+        raise WeightsError(f"{checkpoint.path}: ONNX Runtime cannot load {tried}: {error}") from error
+    if cached is not None:
+        keep_graph(cached, graph)
+    return session
+
+
+class _RefusedError(Exception):
+    """ONNX Runtime does not take a graph; the message is the first line of its reason."""
+
+
+def _start(runtime: Any, graph: bytes, options: Any, providers: Sequence[str]) -> Any:
+    try:
+        return runtime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # onnxruntime raises classes of its own without a public base
+        raise _RefusedError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
 @dataclass(frozen=True, kw_only=True)
