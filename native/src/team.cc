@@ -6,6 +6,9 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 
 namespace duologue {
 namespace {
@@ -20,6 +23,14 @@ void relax() {
   _mm_pause();
 #elif defined(__aarch64__)
   asm volatile("yield");
+#endif
+}
+
+long process_id() {
+#if defined(__unix__) || defined(__APPLE__)
+  return static_cast<long>(getpid());
+#else
+  return 0;  // no fork, one process
 #endif
 }
 
@@ -50,24 +61,35 @@ void gemm_chunk(const void* context, int chunk) {
 }  // namespace
 
 Team::~Team() {
-  if (!worker_.joinable()) return;
+  if (threads_ == 1) return;
+  if (is_forked()) {
+    // Neither the thread nor what it slept on can be destroyed without waiting for it for ever.
+    (void)worker_.release();
+    return;
+  }
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(worker_->mutex);
     stopping_.store(true);
   }
-  wakeup_.notify_one();
-  worker_.join();
+  worker_->wakeup.notify_one();
+  worker_->thread.join();
 }
 
 bool Team::start(int threads) {
   if (threads <= 1) return true;
+  worker_ = std::make_unique<Worker>();
   try {
-    worker_ = std::thread([this] { work_loop(); });
+    worker_->thread = std::thread([this] { work_loop(); });
   } catch (const std::system_error&) {
     return false;
   }
+  process_ = process_id();
   threads_ = 2;
   return true;
+}
+
+bool Team::is_forked() const {
+  return process_ != process_id();
 }
 
 bool Team::has_work() const {
@@ -93,13 +115,13 @@ bool Team::claim(bool from_front) {
 void Team::wake() {
   if (!sleeping_.exchange(false)) return;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(worker_->mutex);
   }
-  wakeup_.notify_one();
+  worker_->wakeup.notify_one();
 }
 
 void Team::run(int chunks, Chunk work, const void* context) {
-  if (threads_ == 1 || chunks == 1) {
+  if (threads_ == 1 || chunks == 1 || is_forked()) {
     for (int chunk = 0; chunk < chunks; ++chunk) work(context, chunk);
     return;
   }
@@ -126,9 +148,9 @@ void Team::work_loop() {
       if (claim(false)) spins = 0;
       relax();
     }
-    std::unique_lock<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(worker_->mutex);
     sleeping_.store(true);
-    wakeup_.wait(lock, [this] { return stopping_.load() || has_work(); });
+    worker_->wakeup.wait(lock, [this] { return stopping_.load() || has_work(); });
     sleeping_.store(false);
   }
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -13,7 +14,7 @@ namespace duologue {
 
 // The caller takes chunks from the front, the worker from the back, until they meet: a worker that is not
 // scheduled costs nothing, because the caller then does every chunk itself. An idle worker spins briefly and
-// then sleeps.
+// then sleeps. In a forked child, where the worker does not exist, the caller is alone.
 class Team {
  public:
   using Chunk = void (*)(const void* context, int chunk);
@@ -34,9 +35,17 @@ class Team {
   void work_loop();
   bool has_work() const;
   void wake();
+  bool is_forked() const;
+
+  struct Worker {
+    std::thread thread;
+    std::mutex mutex;
+    std::condition_variable wakeup;
+  };
 
   int threads_ = 1;
-  std::thread worker_;
+  long process_ = 0;
+  std::unique_ptr<Worker> worker_;
   // generation << 32 | front << 16 | back: one word, so that a late worker cannot take a chunk of a newer
   // job.
   std::atomic<std::uint64_t> range_{0};
@@ -45,8 +54,6 @@ class Team {
   std::atomic<int> done_{0};
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stopping_{false};
-  std::mutex mutex_;
-  std::condition_variable wakeup_;
 };
 
 // Runs one product, shared between the threads of `team`.

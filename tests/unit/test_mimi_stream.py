@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -198,3 +201,37 @@ def test_a_second_thread_inside_a_stream_is_refused(mimi: Mimi) -> None:
     assert len(outcomes) == 4 * len(FRAMES)
     assert outcomes.count("done") >= len(FRAMES)
     assert all(outcome == "done" or "in use by another thread" in outcome for outcome in outcomes)
+
+
+FORKED = """
+import os, signal, sys, warnings
+from pathlib import Path
+import numpy as np
+from codec_cases import TINY, encode_all, synthetic_frames
+from duologue.codec import Mimi
+
+frames = synthetic_frames(2.0)
+stream = Mimi.load(Path(sys.argv[1]), config=TINY).stream(threads=2)
+encode_all(stream, frames[:10])
+sys.stdout.flush()
+with warnings.catch_warnings():
+    # Python 3.12 warns of every fork beside threads.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    child = os.fork()
+if child == 0:
+    signal.alarm(30)
+codes = encode_all(stream, frames[10:])
+del stream
+if child == 0:
+    Path(sys.argv[2]).write_bytes(codes.tobytes())
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+assert status == 0 and Path(sys.argv[2]).read_bytes() == codes.tobytes()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_goes_on_alone(path: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+    program = [sys.executable, "-c", FORKED, str(path), str(tmp_path / "codes")]
+    subprocess.run(program, check=True, env=environment, timeout=60)
