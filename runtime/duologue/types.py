@@ -29,7 +29,8 @@ class StepOutput:
 
     Attributes:
         text_token: Inner-monologue token of this frame (PAD and EPAD included).
-        agent_codes: Codes of the agent's frame, shape [8], or None while the acoustic delay fills (first call).
+        agent_codes: Codes of the agent's frame, shape [8], or None while the delays fill: on the first max_delay
+            calls, a prompt's frames counted.
         logprobs: Log-probability of each token sampled in this call under the truncated, tempered distribution
             that sampled it, shape [1 + 8], text first.
     """
@@ -48,7 +49,8 @@ class FrameResult:
         pcm: The agent's frame, shape [1920].
         text: Piece of text the agent began in this frame, "" for padding.
         user_codes: Codes of the user's frame, shape [8].
-        agent_codes: Codes of the agent's frame, shape [8], or None on the first frame.
+        agent_codes: Codes of the agent's frame, shape [8], or None while the model's delays fill: on the first
+            max_delay frames, and never after a prompt, whose frames count.
         stage_ms: Wall time per stage: "encode", "model", "decode", "metrics", "total".
         is_late: Whether "total" exceeded the 80 ms budget.
     """

@@ -72,6 +72,11 @@ def test_wrong_side_and_wrong_span_are_named(report: InteractivityReport) -> Non
 def test_text_that_is_not_json_and_numbers_that_are_not_finite_are_refused(report: InteractivityReport) -> None:
     with pytest.raises(ConfigError, match="not JSON"):
         InteractivityReport.from_json("{")
+    for text in ("[" * 100_000, '{"schema_version": ' + "1" * 5000 + "}"):
+        with pytest.raises(ConfigError, match="not JSON"):
+            InteractivityReport.from_json(text)
+    with pytest.raises(ConfigError, match="duration_s is inf; expected a finite number"):
+        InteractivityReport.from_json(edited(report, duration_s=10**400))
     with pytest.raises(ConfigError, match="not finite"):
         replace(report, duration_s=math.nan).to_json()
     with pytest.raises(ConfigError, match="expected a finite number"):

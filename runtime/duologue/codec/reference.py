@@ -96,14 +96,22 @@ class RustymimiCodec:
         )
 
     def encode_step(self, frame: Pcm) -> Codes:
-        """Encode samples [frame_samples] to codes [K]."""
+        """Encode samples [frame_samples] to codes [K].
+
+        Raises:
+            StreamError: It gives none, as for a frame of another size.
+        """
         codes = self._tokenizer.encode_step(np.ascontiguousarray(frame[None, None], dtype=np.float32))
         if codes is None:
             raise StreamError(f"rustymimi gave no codes for a frame of {len(frame)} samples; pass whole frames")
         return np.asarray(codes[0, :, 0], dtype=np.int32)
 
     def decode_step(self, codes: Codes) -> Pcm:
-        """Decode codes [K] to samples [frame_samples]."""
+        """Decode codes [K] to samples [frame_samples].
+
+        Raises:
+            StreamError: It gives none.
+        """
         pcm = self._tokenizer.decode_step(np.ascontiguousarray(codes[None, :, None], dtype=np.uint32))
         if pcm is None:
             raise StreamError("rustymimi gave no samples for one frame of codes")

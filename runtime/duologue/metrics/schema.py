@@ -34,7 +34,7 @@ def loads(text: str, cls: type[T]) -> T:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the report is not JSON ({error}); pass what to_json() wrote") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -101,6 +101,12 @@ def _build_scalar(hint: Any, data: Any, where: str) -> Any:
     accepted = (int, float) if hint is float else (hint,)
     if not isinstance(data, accepted) or (isinstance(data, bool) and hint is not bool):
         raise ConfigError(f"{where} is {data!r}; expected {hint.__name__}")
-    if isinstance(data, float) and not math.isfinite(data):
-        raise ConfigError(f"{where} is {data!r}; expected a finite number")
-    return float(data) if hint is float else data
+    if hint is not float:
+        return data
+    try:
+        number = float(data)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{where} is {number!r}; expected a finite number")
+    return number

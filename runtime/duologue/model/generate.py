@@ -77,7 +77,11 @@ class GeneratorState:
             yield getattr(self, item.name)
 
     def copy_from(self, other: GeneratorState) -> None:
-        """Overwrite this state in place."""
+        """Overwrite this state in place.
+
+        Raises:
+            StreamError: The other state has another shape or arithmetic.
+        """
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
                 raise StreamError("the state belongs to a model or a batch of another shape")
@@ -187,6 +191,9 @@ class FrameGenerator:
             frames: Frames before delays, shape [B, 1 + n_q, T], int64.
             embeddings: Input embeddings that replace those of the first N positions, shape [N, dim], N <= T.
             chunk: Positions per pass; bounds the memory of a pass.
+
+        Raises:
+            StreamError: A row has begun.
         """
         length = frames.shape[2]
         if self._longest:

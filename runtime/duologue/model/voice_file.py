@@ -266,10 +266,6 @@ def _root(archive: zipfile.ZipFile, path: str | Path) -> str:
     return roots[0]
 
 
-def _storage(archive: zipfile.ZipFile, root: str, path: str | Path, key: str) -> bytes:
-    return _member(archive, f"{root}/data/{key}", _MAX_STORAGE_BYTES, path)
-
-
 def _member(archive: zipfile.ZipFile, name: str, limit: int, path: str | Path) -> bytes:
     try:
         info = archive.getinfo(name)
