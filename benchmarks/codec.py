@@ -49,6 +49,7 @@ def main() -> None:
     print_card(report)
     print_table(runs)
     if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))
 

@@ -3,7 +3,8 @@
     python benchmarks/degenerate_agents.py USER.wav [AGENT.wav] [--json PATH]
 
 USER.wav is the user's channel of a two-channel conversation, AGENT.wav the other person's (one more row). A value
-outside the middle 90 % of human conversations carries a star.
+outside the middle 90 % of human conversations carries a star. Prints what was measured, the table, and one JSON line
+last.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
+from machine import cpu_name, git_hash, versions
 
 from duologue.audio.resample import resample
 from duologue.metrics.degenerate import DEGENERATE_AGENTS
@@ -73,6 +76,17 @@ def main() -> None:
         name: table_row(measure(user, pcm, SAMPLE_RATE_HZ, agent_detector=detectors[name]))
         for name, pcm in agents.items()
     }
+    print(f"machine    {cpu_name()}; git {git_hash()}")
+    print(f"user       {args.user.name}, {len(user) / SAMPLE_RATE_HZ:.1f} s, heard by the speech detector\n")
+    print_table(rows)
+    report = summarise(rows)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report))
+
+
+def print_table(rows: dict[str, dict[str, Cell]]) -> None:
     columns = list(next(iter(rows.values())))
     print(f"{'agent':16s}" + "".join(f"{column:>13s}" for column in columns))
     for name, row in rows.items():
@@ -80,10 +94,18 @@ def main() -> None:
     bands = [band for _, band in next(iter(rows.values())).values()]
     limits = [f"{band.low:.2f}..{band.high:.2f}" if band else "" for band in bands]
     print(f"{'human 5-95 %':16s}" + "".join(f"{limit:>13s}" for limit in limits))
-    result = {name: {column: cell[0] for column, cell in row.items()} for name, row in rows.items()}
-    if args.json:
-        args.json.write_text(json.dumps(result), encoding="utf-8")
-    print(json.dumps(result))
+    print()
+
+
+def summarise(rows: dict[str, dict[str, Cell]]) -> dict[str, Any]:
+    """Return the result with where it was measured: values by agent and column, None where there is none."""
+    return {
+        "benchmark": "degenerate_agents",
+        "machine": cpu_name(),
+        "versions": versions(),
+        "git": git_hash(),
+        "agents": {name: {column: cell[0] for column, cell in row.items()} for name, row in rows.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -90,9 +90,10 @@ def model_step_table(result: dict[str, Any]) -> str:
 
 
 def degenerate_agents_table(result: dict[str, Any]) -> str:
-    header = ["agent", *next(iter(result.values()))]
+    agents = result["agents"]
+    header = ["agent", *next(iter(agents.values()))]
     rows = [
-        [name, *("-" if value is None else f"{value:.2f}" for value in row.values())] for name, row in result.items()
+        [name, *("-" if value is None else f"{value:.2f}" for value in row.values())] for name, row in agents.items()
     ]
     caption = (
         "Agents that understand nothing, and the person who took that call, against the same user (a real "
