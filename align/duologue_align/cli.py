@@ -1,4 +1,4 @@
-"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft, mine.
+"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft, mine, judge-check.
 
 Exit codes: 0 done, 1 a check failed, 2 a wrong argument or setting, or a package missing, 130 interrupted.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from duologue.errors import DuologueError
 from duologue_align.codec.commands import add_commands as add_codec_commands
+from duologue_align.judge.commands import add_commands as add_judge_commands
 from duologue_align.segments.commands import add_commands as add_segments_commands
 from duologue_align.sft.commands import add_commands as add_sft_commands
 
@@ -65,6 +66,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_codec_commands(commands)
     add_sft_commands(commands)
     add_segments_commands(commands)
+    add_judge_commands(commands)
     return parser
 
 

