@@ -86,7 +86,7 @@ LAYERS = {
     "codec": {"errors", "types", "config", "_native"},
     "audio/files": {"errors", "types", "audio/resample"},
     "audio/resample": {"errors", "types"},
-    "metrics": {"errors", "types", "config", "audio/resample"},
+    "metrics": {"errors", "types", "config", "audio/files", "audio/resample"},
     "engine": {"errors", "types", "config", "model"},
     "session": {
         "errors",

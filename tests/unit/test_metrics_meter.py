@@ -123,6 +123,8 @@ def test_bad_input_is_refused_in_one_line() -> None:
         measure(good.astype(np.float64), good, 24_000)  # type: ignore[arg-type]
     with pytest.raises(AudioError, match="holds NaN"):
         measure(good, np.full(10, np.nan, dtype=np.float32), 24_000)
+    with pytest.raises(AudioError, match=r"the agent's channel reaches 32767; expected \[-1, 1\]; divide int16"):
+        measure(good, good - 32767, 24_000)
     with pytest.raises(ConfigError, match="out of range"):
         measure(good, good, 10)
     with pytest.raises(ConfigError, match="unknown activity detector"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from duologue.audio.files import MAX_LEVEL
 from duologue.audio.resample import resample
 from duologue.errors import AudioError
 from duologue.metrics.activity import Ticks, make_detector
@@ -135,7 +136,7 @@ def measure(
         show_progress: Draw a progress bar on stderr.
 
     Raises:
-        AudioError: A channel is empty, not one-dimensional, not float32 or not finite.
+        AudioError: A channel is empty, not one-dimensional, not float32, not finite or far beyond [-1, 1].
         ConfigError: The rate is out of range or there is no such detector.
     """
     meter = InteractivityMeter(user_detector=user_detector, agent_detector=agent_detector)
@@ -153,4 +154,7 @@ def _prepare(side: str, pcm: Pcm, sample_rate_hz: int) -> Pcm:
         raise AudioError(f"the {side}'s channel is {pcm.dtype} {list(pcm.shape)}; expected float32 [n], n > 0")
     if not np.isfinite(pcm).all():
         raise AudioError(f"the {side}'s channel holds NaN or infinity; decode the recording again")
+    peak = float(np.abs(pcm).max())
+    if peak > MAX_LEVEL:
+        raise AudioError(f"the {side}'s channel reaches {peak:g}; expected [-1, 1]; divide int16 by 32768")
     return resample(pcm, sample_rate_hz, SAMPLE_RATE_HZ)
