@@ -70,6 +70,8 @@ def test_its_score_is_what_the_reward_expects() -> None:
     reply = Reply(activity=np.zeros(800, dtype=np.bool_), judge_score=score)
     components = RewardPreset.load("paper").score(situation, reply)
     assert components.response_quality == pytest.approx(score / BEST)  # type: ignore[attr-defined]
+    unjudged = RewardPreset.load("paper").score(situation, Reply(activity=reply.activity, judge_score=math.nan))
+    assert math.isnan(unjudged.response_quality)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from duologue.errors import ConfigError, WeightsError
 from duologue_align.judge.transcriber import CallableTranscriber, InnerMonologue, Speech, make_transcriber
@@ -48,8 +49,7 @@ def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
 
 @NEEDS_WHISPER
 def test_whisper_hears_the_recorded_user(demo_user: Path) -> None:
-    from duologue.audio.files import read_audio
-
-    pcm = read_audio(demo_user)[: 24_000 * 20]
+    pcm, rate_hz = soundfile.read(demo_user, frames=20 * 24_000, dtype="float32")
+    assert rate_hz == 24_000
     words = make_transcriber("whisper").transcribe(Speech(pcm=pcm))
     assert len(words.split()) > 5

@@ -180,6 +180,8 @@ class LocalLmJudge:
         Raises:
             ConfigError: The model gives no reliable number of that kind.
         """
+        if gives not in ("log_prob_difference", "fluency", "rating"):
+            raise ConfigError(f"a language model gives log_prob_difference, fluency or rating, not {gives}")
         self._model, self._gives, self._scale = model, gives, scale or Scale()
         require(self.traits, force=force)
 

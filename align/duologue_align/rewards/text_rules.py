@@ -63,12 +63,12 @@ def babble(exchange: Exchange, options: Babble) -> float:
 
 @component
 def response_quality(exchange: Exchange, options: ResponseQuality) -> float:
-    """Rating of the answer by a judge, scaled to [0, 1]; nan if no judge was asked.
+    """Rating of the answer by a judge, scaled to [0, 1]; nan if no judge was asked or none had a number.
 
     Source: R_llm of arXiv 2606.11167 section 3.4, there 0 to 2.
     """
     score = exchange.reply.judge_score
-    if score is None:
+    if score is None or math.isnan(score):
         return math.nan
     return min(1.0, max(0.0, (score - options.lowest) / (options.highest - options.lowest)))
 
