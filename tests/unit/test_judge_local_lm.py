@@ -126,3 +126,11 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Lengths(name="lengths", network=None, tokenizer=None)
     assert model.fluencies(["a", "bb", "a", "cccc"]) == [-1.0, -2.0, -1.0, -4.0]
     assert len(model._fluencies) == 2
+    model.forget()
+    assert not model._fluencies
+
+
+def test_a_language_model_gives_no_similarity() -> None:
+    model = LanguageModel(name="none", network=None, tokenizer=None)
+    with pytest.raises(ConfigError, match="not similarity"):
+        LocalLmJudge(model, gives="similarity", force=True)

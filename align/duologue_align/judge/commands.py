@@ -73,6 +73,7 @@ def _judge_check(options: argparse.Namespace) -> int:
 def _load(name: str, changes: Sequence[str], threads: int, *, is_asked_for: bool) -> tuple[Any, str]:
     from duologue.errors import MissingExtraError
     from duologue_align.judge.endpoint import MODEL_VARIABLE, URL_VARIABLE
+    from duologue_align.judge.local_lm import LocalLmJudge
     from duologue_align.judge.panel import JudgePanel
 
     if (
@@ -83,9 +84,14 @@ def _load(name: str, changes: Sequence[str], threads: int, *, is_asked_for: bool
         return None, f"set {URL_VARIABLE} and {MODEL_VARIABLE}"
     try:
         _limit_threads(threads)
-        return JudgePanel.load(name, changes), ""
+        panel = JudgePanel.load(name, changes)
     except MissingExtraError as error:
         return None, str(error)
+    for judge in panel.judges.values():
+        # What another panel computed with the same model would make this one look cheaper.
+        if isinstance(judge, LocalLmJudge):
+            judge.forget()
+    return panel, ""
 
 
 def _limit_threads(threads: int) -> None:

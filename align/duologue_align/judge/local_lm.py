@@ -109,6 +109,10 @@ class LanguageModel:
             kept.popitem(last=False)
         return values
 
+    def forget(self) -> None:
+        """Drop what is remembered."""
+        self._fluencies.clear()
+
     def next_log_probs(self, prompt: str, choices: Sequence[str]) -> list[tuple[str, float]]:
         """Return the log-probability that each choice, of which the first token counts, comes next."""
         import torch
@@ -212,6 +216,10 @@ class LocalLmJudge:
         for index, value in zip(spoken, compute(chosen), strict=True):
             values[index] = value
         return values
+
+    def forget(self) -> None:
+        """Compute every reply anew from now on."""
+        self._model.forget()
 
     def _difference(self, answers: Sequence[Answer]) -> list[float]:
         model = self._model
