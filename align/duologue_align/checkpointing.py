@@ -11,7 +11,6 @@ with StopRequest() as stop:
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from duologue.errors import ConfigError, WeightsError
+from duologue.replacing import replacing
 
 Tree: TypeAlias = Any
 """Dicts (keys str or int), lists and tuples of tensors, numbers, strings, bools and None, nested at will."""
@@ -46,14 +46,10 @@ def save_tree(path: str | Path, tree: Tree) -> None:
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     outline = json.dumps(_outline(tree, tensors))
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, partial, metadata={"format": FORMAT, "tree": outline})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata={"format": FORMAT, "tree": outline})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(
             f"{path}: cannot write the checkpoint ({error}); free some space or give another --out"
         ) from error

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import ConfigError, WeightsError
+from duologue.replacing import replace_file
 from duologue_align.checkpointing import Checkpoints
-from duologue_align.codec.weights import replace_file
 
 
 class RunFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from duologue.codec.config import MimiConfig
 from duologue.errors import ConfigError, WeightsError
+from duologue.replacing import replace_file
 from duologue_align.codec.network import MimiNetwork
 
 CONFIG_NAME = "mimi_config.json"
@@ -94,13 +94,3 @@ def load_mimi(folder: str | Path) -> MimiNetwork:
     except RuntimeError as error:
         raise WeightsError(f"{path}: does not fit {CONFIG_NAME}: {' '.join(str(error).split())[:300]}") from error
     return network.eval()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

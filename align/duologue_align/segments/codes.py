@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from duologue.codec import Mimi, MimiConfig
 from duologue.errors import ConfigError, DuologueError
 from duologue.model.checkpoint import Checkpoint
+from duologue.replacing import replacing
 from duologue.types import FRAME_MS, FRAME_RATE_HZ
 from duologue_align.corpus.audio import read_spans
 from duologue_align.corpus.conversation import Channel
@@ -164,9 +165,8 @@ def encode_stretches(task: CodesTask) -> Outcome:
         mimi = _load(task.codec, task.codec_signature)
         tensors = _encode(mimi, task, "user") | _encode(mimi, task, "agent")
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata={"signature": task.signature})
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata={"signature": task.signature})
     except (DuologueError, OSError) as error:
         return Outcome(name=task.name, error=" ".join(str(error).split()))
     return Outcome(name=task.name, audio_s=audio_s, processed_s=audio_s)

@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from duologue.errors import ConfigError
+from duologue.replacing import replace_file, replacing
 from duologue_align.corpus.conversation import Conversation, Rejected
 from duologue_align.corpus.layouts import Layout, list_conversations
 from duologue_align.segments.codes import Codec, CodesTask, encode_stretches, place_codes, plan_stretches
@@ -32,7 +33,6 @@ from duologue_align.segments.rules import MiningRules
 from duologue_align.segments.segment import Segment, to_row
 from duologue_align.segments.selection import Selection
 from duologue_align.segments.summary import MiningSummary, Pace, count_axes
-from duologue_align.sft.shards import replace_file
 
 PARQUET, PAGE = "segments.parquet", "index.html"
 
@@ -204,7 +204,6 @@ def _write_manifest(out: Path, kept: Sequence[Segment]) -> bool:
     except ImportError:
         return False
     if rows:
-        partial = path.with_name(f".{path.name}.partial")
-        parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            parquet.write_table(pyarrow.Table.from_pylist(rows), partial)
     return bool(rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import DuologueError
+from duologue.replacing import replace_file
 from duologue.types import FRAME_RATE_HZ
 from duologue_align.corpus.conversation import Channel, Conversation, Line, Split
 from duologue_align.corpus.transcripts import read_lines
@@ -23,7 +24,6 @@ from duologue_align.segments.rules import MiningRules
 from duologue_align.segments.segment import Segment, from_row, to_row
 from duologue_align.segments.sets import Found, find_segments
 from duologue_align.segments.speech import Activity, Span, Talk, analyse, listen, overlapping
-from duologue_align.sft.shards import replace_file
 
 FORMAT = 1
 """Version of a conversation's file; it changes when the same audio and rules give other segments."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from duologue.replacing import replace_file
 from duologue_align.corpus.conversation import SPLITS, Rejected
 from duologue_align.segments.mining import Outcome
 from duologue_align.segments.segment import AXES, Axis, Segment
-from duologue_align.sft.shards import replace_file
 
 SUMMARY = "summary.json"
 FORMAT = 1

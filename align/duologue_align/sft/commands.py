@@ -57,8 +57,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _tokenizer(options: argparse.Namespace) -> int:
+    from duologue.replacing import replace_file
     from duologue_align.sft.dialogues import read_manifest
-    from duologue_align.sft.shards import replace_file
     from duologue_align.sft.tokenizer import spoken_lines, train_tokenizer
 
     lines = list(spoken_lines(read_manifest(options.data)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import ConfigError
+from duologue.replacing import replace_file
 
 NAME = "metrics.jsonl"
 
@@ -34,9 +35,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in _lines(path) if _step(line) <= step]
-            partial = path.with_name(f".{NAME}.partial")
-            partial.write_text("".join(kept), encoding="utf-8")
-            partial.replace(path)
+            replace_file(path, "".join(kept).encode())
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{out}: cannot write there ({error.strerror}); give another --out") from error

@@ -8,7 +8,6 @@ CODES/mimi.safetensors, mimi_config.json, tokenizer.model   what the tokens were
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from duologue.errors import ConfigError, WeightsError
+from duologue.replacing import replace_file, replacing
 
 FORMAT = 1
 INDEX = "index.json"
@@ -130,9 +130,8 @@ class Codes:
 
 def write_shard(path: Path, dialogues: dict[str, Tokens]) -> None:
     """Write one shard, atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(dialogues, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(dialogues, partial)
 
 
 def shard_frames(path: Path) -> dict[str, int] | None:
@@ -142,13 +141,3 @@ def shard_frames(path: Path) -> dict[str, int] | None:
             return {name: file.get_slice(name).get_shape()[1] for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -28,6 +28,7 @@ import soundfile
 from tqdm import tqdm
 
 from duologue.errors import ConfigError, MissingExtraError
+from duologue.replacing import replace_file, replacing
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.synth.dialogue import BEHAVIOUR_SHARES, SPLITS, duration_s, make_dialogue
 from duologue_align.synth.pieces import Speaker
@@ -185,9 +186,8 @@ def _default_speaker() -> Speaker:
 def _write_one(out: Path, config: DatasetConfig, number: int, speaker: Speaker | None) -> int:
     dialogue = make_dialogue(config.seed, config.split, number, speaker or _default_speaker())
     audio, alignments, facts = paths_of(out, number, config.audio)
-    partial = audio.with_name(f".{audio.name}.partial")
-    soundfile.write(partial, dialogue.stereo, SAMPLE_RATE_HZ, subtype="PCM_16", format=config.audio.upper())
-    partial.replace(audio)
+    with replacing(audio) as partial:
+        soundfile.write(partial, dialogue.stereo, SAMPLE_RATE_HZ, subtype="PCM_16", format=config.audio.upper())
     _write_json(alignments, dialogue.alignments)
     _write_json(facts, dialogue.facts)
     return number
@@ -236,13 +236,9 @@ def _write_manifest(out: Path, config: DatasetConfig, numbers: list[int]) -> lis
         for number in numbers
         if is_complete(out, number, config.audio)
     ]
-    partial = out / ".data.jsonl.partial"
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(out / "data.jsonl")
+    replace_file(out / "data.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     return rows
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1 if path.name == "dataset.json" else None), encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, json.dumps(content, indent=1 if path.name == "dataset.json" else None).encode())

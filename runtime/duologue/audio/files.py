@@ -11,6 +11,7 @@ import soundfile
 
 from duologue.audio.resample import Resampler, check_rate
 from duologue.errors import AudioError, ConfigError
+from duologue.replacing import replacing
 from duologue.types import SAMPLE_RATE_HZ, Pcm
 
 MAX_LEVEL = 16.0
@@ -132,10 +133,5 @@ class AudioFile:
 
 def write_wav(path: str | Path, pcm: Pcm, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
     """Write a 16-bit WAV, shape [n] or [n, channels]; nothing is left behind if it fails."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         soundfile.write(partial, pcm, sample_rate_hz, subtype="PCM_16", format="WAV")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 from duologue.codec.config import MimiConfig
 from duologue.codec.speechlike import speechlike
 from duologue.errors import WeightsError
+from duologue.replacing import replacing
 
 Rows: TypeAlias = npt.NDArray[np.float32]
 """Channels-last activations, shape [T, C]."""
@@ -44,12 +44,10 @@ def write_untrained_mimi(path: str | Path, config: MimiConfig | None = None, *, 
     """
     config = MimiConfig() if config is None else config
     tensors = make_untrained_mimi(config, seed=seed)
-    partial = Path(f"{path}.partial")
     try:
-        save_file(tensors, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file(tensors, partial)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise WeightsError(f"{path}: cannot write the weights: {error}") from error
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from pathlib import Path
+
+from duologue.replacing import replace_file
 
 _log = logging.getLogger(__name__)
 _SEAL_KEY = b"duologue.sha256"
@@ -54,22 +54,6 @@ def keep_graph(path: Path, graph: bytes) -> None:
     """Write a sealed graph into a cache, making its folder; a failure is logged as a warning."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, graph)
+        replace_file(path, graph)
     except OSError as error:
         _log.warning("the step graph is not kept: %s; it will be built again at the next load", error)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is at every moment either the old one or the new one.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from duologue.config import Sampling
 from duologue.engine.base import NoiseSource, StepNoise, TokenDelays, checked_frames, finish_step
-from duologue.engine.graph_file import keep_graph, read_graph, seal_graph, write_atomically
+from duologue.engine.graph_file import keep_graph, read_graph, seal_graph
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import NO_TOKEN, UNGENERATED, LMConfig
+from duologue.replacing import replace_file
 from duologue.types import Codes, StepOutput
 
 _log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def write_step_graph(checkpoint: Checkpoint) -> Path:
             f"the weights of {checkpoint.path} lie in {weights_root(checkpoint)}; copy them into it first"
         )
     path = checkpoint.path / "step.onnx"
-    write_atomically(path, seal_graph(build_step_graph(checkpoint)))
+    replace_file(path, seal_graph(build_step_graph(checkpoint)))
     return path
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duologue.errors import ConfigError
+from duologue.replacing import replace_file
 
 if TYPE_CHECKING:
     from duologue.profile.audio_facts import AudioProbe
@@ -139,12 +139,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         ConfigError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); give another file") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
