@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt')
 
-.PHONY: demo test dev native-test cross lint format types bench tables check clean
+.PHONY: demo test dev native-test test-audio cross lint format types bench tables check clean
 
 demo: $(VENV)/.runtime  ## Hold a conversation with a recorded user and print its metrics
 	$(BIN)/duologue demo
@@ -35,6 +35,12 @@ native-test: $(VENV)/.dev  ## The C++ tests
 	cmake -S native -B build/native -DDUOLOGUE_BUILD_TESTS=ON -DCMAKE_BUILD_TYPE=Release > build/native-configure.log
 	cmake --build build/native -j 2
 	ctest --test-dir build/native --output-on-failure
+
+test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK, PulseAudio)
+	@{ command -v jackd && command -v pulseaudio; } > /dev/null || { echo "first: apt-get install jackd2 libjack-jackd2-0 \
+	  libportaudio2 pulseaudio libasound2-plugins"; exit 1; }
+	$(BIN)/pip install -q JACK-Client pywebrtc-audio
+	$(BIN)/python -m pytest -q -m audio
 
 cross:  ## The C++ tests on aarch64, under emulation; needs g++-aarch64-linux-gnu and qemu-user
 	native/tests/cross_aarch64.sh

@@ -68,7 +68,8 @@ def codec_table(result: dict[str, Any]) -> str:
     ]
     caption = (
         f"Full-size Mimi, 8 codebooks, float32, ms per 80 ms frame (medians), {result['machine']}, {result['isa']}; "
-        "all in one run:\n`python benchmarks/codec.py`\n"
+        "all in one run. rustymimi's codes are compared until its attention window parts from moshi's (10 s).\n"
+        "`python benchmarks/codec.py --quick`\n"
     )
     return f"{caption}\n{markdown(header, rows)}"
 

@@ -18,6 +18,7 @@ from duologue.errors import DuologueError
 
 if TYPE_CHECKING:
     from duologue.agent import DuplexAgent, load
+    from duologue.audio.devices import list_devices
     from duologue.codec import Mimi
     from duologue.config import AgentConfig
     from duologue.metrics.types import InteractivityReport
@@ -37,6 +38,7 @@ __all__ = [
     "Mimi",
     "Session",
     "__version__",
+    "list_devices",
     "load",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "InteractivityReport": "duologue.metrics.types",
     "Mimi": "duologue.codec",
     "Session": "duologue.session",
+    "list_devices": "duologue.audio.devices",
     "load": "duologue.agent",
 }
 

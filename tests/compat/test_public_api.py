@@ -27,6 +27,7 @@ def test_public_names() -> None:
         "Mimi",
         "Session",
         "__version__",
+        "list_devices",
         "load",
     }
     assert all(getattr(duologue, name) is not None for name in duologue.__all__)
