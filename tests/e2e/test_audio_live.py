@@ -102,7 +102,7 @@ def test_commands_reach_the_conversation() -> None:
         assert live.interrupt() < 160
         _wait(lambda: live.stats().silenced_ms > 0)
         _wait(lambda: live.report().latency["total"].count > 3)
-        live.reset(seed=3)
+        assert live.reset(seed=3) > 3
         assert live.report().latency["total"].count < 4
         info = live.switch_device(FakeSpec(sample_rate_hz=48_000, timing=FakeTiming(is_one_clock=False)))
         assert info.input_hz == 48_000

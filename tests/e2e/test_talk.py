@@ -141,7 +141,7 @@ def test_keys_do_what_they_say(demo_user: Path, tmp_path: Path) -> None:
     starts = [take.first_frame for take in takes]
     # A report is taken just before the reset, so a few frames may lie between them.
     assert starts[0] == 0
-    assert all(0 <= starts[i + 1] - starts[i] - counts[i] <= 62 for i in (0, 1))
+    assert all(0 <= starts[i + 1] - starts[i] - counts[i] <= 12 for i in (0, 1))
     assert 0 <= soundfile.info(recording).frames / 1920 - starts[2] - counts[2] <= 12
 
 

@@ -148,13 +148,16 @@ class LiveSession:
         """
         self._ask("sampling", **changes)
 
-    def reset(self, *, seed: int = 0) -> None:
+    def reset(self, *, seed: int = 0) -> int:
         """Begin a new conversation with the same agent on the same device.
+
+        Returns:
+            How many frames came before it, in a recording too.
 
         Raises:
             StreamError: If the conversation is over.
         """
-        self._ask("reset", seed=seed)
+        return cast(int, self._ask("reset", seed=seed))
 
     def switch_device(self, device: DeviceSpec) -> StreamInfo:
         """Go on with another device; the conversation keeps its memory.

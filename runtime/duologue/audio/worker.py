@@ -85,7 +85,7 @@ class Worker:
         self._losses = self._attempts = 0
         self._next_attempt_s = 0.0
         self._opening: Future[OpenDevice] | None = None
-        self._frame_index = 0
+        self._frame_index = self._earlier_frames = 0
         self._canceller: EchoCanceller | None = None
         self.outbox = Outbox(pipe, options.record_path)
         self._agent: LiveAgent = options.load_agent()
@@ -267,10 +267,12 @@ class Worker:
     def _do_sampling(self, **changes: float) -> None:
         self._session.set_sampling(**changes)
 
-    def _do_reset(self, seed: int) -> None:
+    def _do_reset(self, seed: int) -> int:
         self._session.close()
         self._session = self._open_session(seed)
+        self._earlier_frames += self._frame_index
         self._frame_index = 0
+        return self._earlier_frames
 
     def _do_device(self, spec: DeviceSpec) -> object:
         if self._opening is not None:

@@ -20,7 +20,6 @@ TEMPERATURE_STEP = 0.1
 _POLL_S = 1.0
 _FINAL_REPORT_S = 0.7
 _SETTLE_S = 0.3
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,26 +135,14 @@ class TalkControl:
     def _begin_anew(self, index: int) -> None:
         report = self._live.report()
         name, transcript = self._agents[self._agent_index], self._state.transcript
-        self._live.reset(seed=seed_for(index, self._seed, len(self._agents)))
+        next_first = self._live.reset(seed=seed_for(index, self._seed, len(self._agents)))
         self._live.set_sampling(**_values(self._state))
-        next_first = self._frames_before()
         if report.duration_s > 0:
             take = Take(agent=name, report=report, transcript=transcript, first_frame=self._first_frame)
             self._takes.append(take)
         self._agent_index, self._first_frame = index, next_first
         self._state.set_agent(index)
         self._state.say(f"a new conversation with {self._agents[index]}", "good")
-
-    def _frames_before(self) -> int:
-        first = 0
-        for _ in range(_TRIES):
-            first = self._live.stats().frames
-            stage = self._live.report().latency.get("total")
-            first -= stage.count if stage is not None else 0
-            # No frame came between the two answers, so they speak of the same moment.
-            if self._live.stats().frames - first == (stage.count if stage is not None else 0):
-                break
-        return first
 
     def _change_padding(self, steps: int) -> None:
         sampling = self._state.sampling
