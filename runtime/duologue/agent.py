@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from duologue.codec import Mimi, MimiConfig
+from duologue.codec import MAX_THREADS, Mimi, MimiConfig
 from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
 from duologue.errors import ConfigError, WeightsError
@@ -21,7 +21,6 @@ from duologue.session import Session
 from duologue.types import SAMPLE_RATE_HZ
 from duologue.untrained import write_untrained_bundle
 
-MAX_CODEC_THREADS = 2
 UNTRAINED_NOTE = (
     "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."
 )
@@ -75,7 +74,7 @@ class DuplexAgent:
             raise WeightsError(f"{checkpoint.path}: the folder has no {missing}; copy the file beside config.json")
         mimi_config = MimiConfig.from_file(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
         codebooks = checkpoint.config.dep_q
-        codec_threads = min(config.threads, MAX_CODEC_THREADS)
+        codec_threads = min(config.threads, MAX_THREADS)
         mimi = Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=codec_threads)
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         prompt = load_prompt(

@@ -26,29 +26,17 @@ from duologue.model.config import LMConfig
 from duologue.model.layout import linear_slots, with_slices
 from duologue.types import StepOutput
 from duologue.untrained import random_weights
+from lm_cases import MOSHI_LIKE
 
-TINY = LMConfig(
-    dim=32,
-    num_heads=4,
+TINY = replace(
+    MOSHI_LIKE,
     num_layers=2,
-    text_card=40,
-    card=24,
     n_q=4,
     dep_q=2,
     delays=(0, 0, 1, 0, 1),
     context=8,
     hidden_scale=3.0,
-    gating="silu",
-    norm="rms_norm_f32",
-    positional_embedding="rope",
-    depformer_dim=16,
-    depformer_num_heads=2,
-    depformer_num_layers=2,
     depformer_dim_feedforward=48,
-    depformer_gating="silu",
-    depformer_pos_emb="none",
-    depformer_multi_linear=True,
-    depformer_weights_per_step=True,
 )
 GREEDY = Sampling(temperature_text=0, temperature_audio=0)
 

@@ -22,6 +22,10 @@ are written into a ring of `context` slots before they attend, so the first of t
 """
 
 
+MAX_THREADS = 2
+"""Most threads that one stream runs on."""
+
+
 class Mimi:
     """Immutable codec weights; any number of streams may share them, each on a thread of its own."""
 
@@ -58,8 +62,7 @@ class Mimi:
         Source: layout of moshi 0.2.13 `MimiModel`; architecture of arXiv 2410.00037 section 3.3.
         """
         config = MimiConfig() if config is None else config
-        if threads not in (1, 2):
-            raise ConfigError(f"threads is {threads!r}; a stream runs on 1 or 2")
+        _check_threads(threads)
         shape = _native_config(config)
         weights = _native.MimiWeights(str(path), shape, num_codebooks=num_codebooks, isa=isa)
         return cls(weights, config, threads=threads)
@@ -107,8 +110,7 @@ class Mimi:
         if window not in get_args(Window):
             raise ConfigError(f"window is {window!r}; it must be one of {', '.join(get_args(Window))}")
         count = self._threads if threads is None else threads
-        if count not in (1, 2):
-            raise ConfigError(f"threads is {threads!r}; a stream runs on 1 or 2")
+        _check_threads(count)
         return MimiStream(_native.MimiStream(self._weights, window=window, threads=count))
 
 
@@ -187,6 +189,11 @@ class MimiStream:
         if not isinstance(snapshot, bytes):
             raise StreamError(f"a codec snapshot is bytes, got {type(snapshot).__name__}")
         self._native.restore(snapshot)
+
+
+def _check_threads(threads: int) -> None:
+    if threads not in range(1, MAX_THREADS + 1):
+        raise ConfigError(f"threads is {threads!r}; a stream runs on 1 or {MAX_THREADS}")
 
 
 def _native_config(config: MimiConfig) -> _native.MimiConfig:
