@@ -76,8 +76,9 @@ def test_the_loss_is_moshi_finetunes_on_moshis_logits(shape: str, tmp_path: Path
     with torch.no_grad():
         expected = moshi_finetune_loss(reference(torch.from_numpy(whole)), torch.from_numpy(whole), {0, 3})
         windows = torch.from_numpy(np.stack([positions_of(codes, row, 0, 25, config) for row in range(2)]))
-        losses = TeacherForcing(model)(windows)
-        weights = target_weights(windows[:, : 1 + config.dep_q, 1:], config, LossWeights())
+        targets = windows[:, : 1 + config.dep_q, 1:]
+        losses = TeacherForcing(model)(windows, targets)
+        weights = target_weights(targets, config, LossWeights())
         sums = weighted_loss(losses, *weights)
         found = total_loss(sums, sums.text_weight, sums.audio_weight, LossWeights())
     assert float(found) == pytest.approx(expected, rel=1e-5)

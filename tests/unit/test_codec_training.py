@@ -40,11 +40,13 @@ CHANGES = [
     "losses.mel_windows=[512, 128]",
     "losses.mel_bands=[20, 5]",
     "losses.stft_windows=[256]",
+    "losses.stft=1.0",
     "discriminator.windows=[256]",
     "discriminator.periods=[3]",
     "discriminator.stft_channels=2",
     "discriminator.period_channels=2",
     "discriminator.start_step=5",
+    "discriminator.every=1",
     "discriminator.frames=1",
     "quantizer.start_step=3",
     "quantizer.start_vectors=16",
@@ -52,6 +54,9 @@ CHANGES = [
     "optimiser.warmup_steps=2",
     "optimiser.learning_rate=2e-3",
     "optimiser.average_decay=0.9",
+    "run.minutes=0",
+    "run.freeze_share=0.8",
+    "run.precision=float32",
     "run.batch=2",
     "run.clip_frames=4",
     "run.valid_clips=4",
@@ -131,7 +136,9 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("stop", [2, 4, 7], ids=["before the codebooks", "before the judges", "after both"])
+@pytest.mark.parametrize(
+    "stop", [2, 4, 7, 9], ids=["before the codebooks", "before the judges", "after both", "when the codes stand still"]
+)
 def test_a_run_that_stopped_goes_on_to_the_bit(data: Path, straight: Path, tmp_path: Path, stop: int) -> None:
     # The schedule knows the whole length, so the stop is a signal and not a shorter run.
     _stop_after(stop, data, tmp_path)
@@ -142,6 +149,14 @@ def test_a_run_that_stopped_goes_on_to_the_bit(data: Path, straight: Path, tmp_p
     assert (tmp_path / "mimi.safetensors").read_bytes() == (straight / "mimi.safetensors").read_bytes()
     logged = [[(row["step"], row["mel"]) for row in metrics(out) if "mel" in row] for out in (tmp_path, straight)]
     assert logged[0] == logged[1]
+
+
+def test_once_frozen_only_the_decoder_learns(data: Path, straight: Path, tmp_path: Path) -> None:
+    _stop_after(9, data, tmp_path)
+    earlier, later = (checkpoint(out)["trainer"]["average"] for out in (tmp_path, straight))
+    codec = [name for name in earlier if name.startswith("network.")]
+    changed = {name.split(".")[1] for name in codec if not torch.equal(earlier[name], later[name])}
+    assert changed == {"upsample", "decoder_transformer", "decoder"}
 
 
 def _stop_after(steps: int, data: Path, out: Path) -> None:

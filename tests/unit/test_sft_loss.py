@@ -13,8 +13,9 @@ import lm_cases  # noqa: E402
 from duologue.errors import ConfigError  # noqa: E402
 from duologue_align.sft.loss import (  # noqa: E402
     LossWeights,
+    cross_entropy,
     target_weights,
-    token_losses,
+    thin_silence,
     total_loss,
     weighted_loss,
 )
@@ -55,6 +56,11 @@ def slow_loss(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.nda
                     audio += weight * entropy(audio_logits[b, k, t], code)
                     audio_weight += weight
     return weights.text * text / text_weight + weights.audio * audio / audio_weight
+
+
+def token_losses(text_logits: torch.Tensor, audio_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    text = cross_entropy(text_logits, targets[:, 0])
+    return torch.cat([text[:, None], cross_entropy(audio_logits, targets[:, 1:])], dim=1)
 
 
 def loss_of(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarray, weights: LossWeights) -> float:
@@ -111,3 +117,18 @@ def test_nothing_to_predict_costs_nothing_and_gives_no_gradient() -> None:
 def test_senseless_weights_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="loss"):
         replace(LossWeights(), **change)
+
+
+def test_thinning_keeps_the_codes_around_words_and_a_share_of_the_others() -> None:
+    pad = CONFIG.existing_text_padding_id
+    targets = torch.ones(1, 1 + CONFIG.dep_q, 4000, dtype=torch.int64)
+    targets[:, 0] = pad
+    targets[:, 0, 100] = 5
+    torch.manual_seed(0)
+    thinned = thin_silence(targets, CONFIG, 0.2)
+    kept = (thinned[0, 1:] >= 0).all(dim=0)
+    assert torch.equal(kept, (thinned[0, 1:] >= 0).any(dim=0))
+    assert kept[99:111].all()
+    assert 0.17 < float(kept[200:].float().mean()) < 0.23
+    assert torch.equal(thinned[:, 0], targets[:, 0])
+    assert (targets[:, 1:] == 1).all()

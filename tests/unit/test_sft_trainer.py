@@ -18,7 +18,7 @@ import lm_cases  # noqa: E402
 from duologue_align.checkpointing import load_tree, save_tree  # noqa: E402
 from duologue_align.sft.initial import initialise  # noqa: E402
 from duologue_align.sft.settings import OptimiserSettings, RunSettings, SftSettings  # noqa: E402
-from duologue_align.sft.trainer import SftTrainer  # noqa: E402
+from duologue_align.sft.trainer import SftTrainer, TeacherForcing  # noqa: E402
 
 CONFIG = lm_cases.MOSHI_LIKE
 SETTINGS = SftSettings(optimiser=OptimiserSettings(learning_rate=3e-3, average_decay=0.9), run=RunSettings(batch=4))
@@ -52,6 +52,18 @@ def test_micro_batches_change_memory_and_not_the_step(micro_batch: int) -> None:
         assert two == pytest.approx(one, rel=1e-4)
     assert torch.allclose(weights_of(whole), weights_of(parts), atol=2e-4)
     assert (parts.step, parts.frames) == (2, 2 * 4 * 12)
+
+
+def test_frames_left_out_cost_nothing_and_the_others_the_same() -> None:
+    model = SftTrainer(SETTINGS, CONFIG).model
+    tokens = torch.from_numpy(make_batch())
+    targets = tokens[:, : 1 + CONFIG.dep_q, 1:].clone()
+    whole = TeacherForcing(model)(tokens, targets)
+    targets[:, 1:, ::3] = -1
+    thinned = TeacherForcing(model, is_thinned=True)(tokens, targets)
+    assert (thinned[:, 1:, ::3] == 0).all()
+    whole[:, 1:, ::3] = 0
+    torch.testing.assert_close(thinned, whole)
 
 
 def test_training_begins_uniform_and_learns() -> None:

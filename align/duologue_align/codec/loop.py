@@ -31,6 +31,7 @@ _SAVE_SECONDS = 600.0
 _FREE = {
     "discriminator.every",
     "discriminator.start_step",
+    "run.freeze_share",
     "run.log_every",
     "run.minutes",
     "run.samples_every",
@@ -149,10 +150,12 @@ class _Run:
             for batch in batches:
                 if stop.is_set or self._progress() >= 1.0:
                     break
+                was_frozen = trainer.is_frozen
                 losses = trainer.train_step(batch.to(self.device), self._progress())
                 self.elapsed_s = before_s + time.monotonic() - begun
                 self._after_step(losses, bar)
-                if trainer.step % run.save_every == 0 or time.monotonic() - saved_at > _SAVE_SECONDS:
+                is_newly_frozen = trainer.is_frozen and not was_frozen
+                if is_newly_frozen or trainer.step % run.save_every == 0 or time.monotonic() - saved_at > _SAVE_SECONDS:
                     self._save()
                     saved_at = time.monotonic()
         is_done = self._progress() >= 1.0

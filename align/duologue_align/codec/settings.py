@@ -126,6 +126,8 @@ class RunSettings:
     Attributes:
         steps: Steps in all; with minutes, whichever ends first (0 for no limit).
         minutes: Minutes of training in all, over all resumptions (0 for no limit).
+        freeze_share: Share of the run from which on the codes stand still and only the decoder learns, so that a
+            language model can be trained on them meanwhile.
         batch: Clips per step.
         clip_frames: Frames per clip, 80 ms each.
         seed: Of the weights, the clips and every draw.
@@ -138,11 +140,14 @@ class RunSettings:
         valid_every: Steps between validations.
         save_every: Steps between checkpoints.
         samples_every: Steps between sets of audio samples.
+        precision: What the networks compute in: "float32" or "bfloat16" (weights, losses and the last layer stay in
+            float32).
         weights_dtype: Type of the written weights: "float32" or "float16".
     """
 
     steps: int = 200_000
     minutes: float = 0.0
+    freeze_share: float = 1.0
     batch: int = 32
     clip_frames: int = 18
     seed: int = 0
@@ -154,6 +159,7 @@ class RunSettings:
     valid_every: int = 1000
     save_every: int = 1000
     samples_every: int = 5000
+    precision: str = "float32"
     weights_dtype: str = "float16"
 
 
@@ -182,6 +188,8 @@ class CodecTraining:
             raise ConfigError(f"run.target is {run.target!r}; use auto, phones, units or none")
         if run.weights_dtype not in ("float16", "float32"):
             raise ConfigError(f"run.weights_dtype is {run.weights_dtype!r}; use float16 or float32")
+        if run.precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"run.precision is {run.precision!r}; use float32 or bfloat16")
         if len(losses.mel_windows) != len(losses.mel_bands):
             raise ConfigError("losses.mel_windows and losses.mel_bands must be of one length")
         for name in ("batch", "clip_frames", "log_every", "valid_every", "save_every", "samples_every", "valid_clips"):

@@ -8,6 +8,7 @@ update (they and the codec learn from the same pass).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,6 +35,9 @@ from duologue_align.codec.settings import CodecTraining
 from duologue_align.codec.spectral import MultiScaleMel, MultiScaleStft
 from duologue_align.weight_average import WeightAverage
 
+CODING_PARTS = ("encoder", "encoder_transformer", "downsample", "quantizer")
+"""Parts of the codec that decide the codes."""
+
 
 class Student(nn.Module):
     """What is trained: the codec, and the phone classifier that only training uses."""
@@ -54,6 +58,7 @@ class CodecTrainer:
         units: Names the target classes from sound, or None where labels come with the clips.
         code_counts: How often each entry was chosen since `forget_codes`, shape [K, cardinality].
         restarted: Entries that were given a new place since then, a scalar.
+        is_frozen: Whether the codes are final and only the decoder still learns.
     """
 
     def __init__(self, settings: CodecTraining, *, classes: int, with_units: bool, device: torch.device) -> None:
@@ -80,6 +85,7 @@ class CodecTrainer:
         self.optimiser = _adamw(self.student, settings.optimiser.learning_rate, settings)
         self.judge_optimiser = _adamw(self.judges, judges.learning_rate, settings)
         self.step = 0
+        self.is_frozen = False
         self._latents: list[Tensor] = []
         self._quantized_steps = 0
         self.code_counts = torch.zeros(model.total_codebooks, model.cardinality, device=device)
@@ -106,9 +112,16 @@ class CodecTrainer:
         rng = step_generator(self.settings.run.seed, self.step)
         self._set_rates(progress)
         self.student.train()
-        dropout = self._dropout(len(batch.pcm), rng) if self.network.quantizer.is_started else None
+        if not self.is_frozen and progress >= self.settings.run.freeze_share and self.network.quantizer.is_started:
+            self._freeze()
+        latents: Tensor | None = None
+        quantized: Quantized | None = None
         with self._autocast():
-            output, latents, quantized = self.network(batch.pcm, dropout)
+            if self.is_frozen:
+                output = self.network.decode_with_gradients(self.network.encode(batch.pcm))
+            else:
+                dropout = self._dropout(len(batch.pcm), rng) if self.network.quantizer.is_started else None
+                output, latents, quantized = self.network(batch.pcm, dropout)
         output = output.float()
         losses, judge_loss = self._waveform_losses(output, batch.pcm, rng)
         gradient, _ = self.balancer.gradient(losses, output)
@@ -121,20 +134,31 @@ class CodecTrainer:
         pairs = [(output, gradient * share)] + ([(direct, torch.ones_like(direct))] if direct is not None else [])
         torch.autograd.backward([loss for loss, _ in pairs], [grad for _, grad in pairs])
         losses["gradient"] = self._update()
-        self._train_codebooks(latents.detach(), quantized, rng)
+        if latents is not None:
+            self._train_codebooks(latents.detach(), quantized, rng)
         self.average.update(self.student, self.step)
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _freeze(self) -> None:
+        """Let the codes stand still: what makes them becomes its average, which is what is written, and stays so."""
+        for part in CODING_PARTS:
+            self.student.network.get_submodule(part).load_state_dict(
+                self.average.module.network.get_submodule(part).state_dict()
+            )
+            self.student.network.get_submodule(part).requires_grad_(False)
+        self.is_frozen = True
 
     def _waveform_losses(
         self, output: Tensor, target: Tensor, rng: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         ours, theirs = output[:, 0], target[:, 0]
-        losses = {
-            "mel": self.mel(ours, theirs),
-            "stft": self.stft(ours, theirs),
-            "waveform": functional.l1_loss(ours, theirs),
+        functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "mel": self.mel,
+            "stft": self.stft,
+            "waveform": functional.l1_loss,
         }
+        losses = {name: loss(ours, theirs) for name, loss in functions.items() if self.balancer.weights[name] > 0}
         judging = self.settings.discriminator
         if self.step < judging.start_step or self.step % judging.every:
             return losses, None
@@ -232,7 +256,7 @@ class CodecTrainer:
                 group["lr"] = peak * rise * fall
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.settings.run.precision == "bfloat16")
 
     def forget_codes(self) -> None:
         """Start counting the use of the codebooks anew."""
@@ -243,6 +267,7 @@ class CodecTrainer:
         """Return everything that the next step depends on."""
         return {
             "step": self.step,
+            "is_frozen": self.is_frozen,
             "student": self.student.state_dict(),
             "average": self.average.module.state_dict(),
             "judges": self.judges.state_dict(),
@@ -261,6 +286,8 @@ class CodecTrainer:
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         self.average.module.load_state_dict(state["average"])
+        if state["is_frozen"]:
+            self._freeze()
         self.judges.load_state_dict(state["judges"])
         if self.units is not None:
             self.units.load_state_dict(state["units"])
@@ -289,4 +316,4 @@ def _adamw(module: nn.Module, rate: float, settings: CodecTraining) -> torch.opt
         {"params": others, "weight_decay": 0.0},
     ]
     betas = (settings.optimiser.first_beta, settings.optimiser.second_beta)
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=betas)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=betas, fused=True)

@@ -87,24 +87,44 @@ def target_weights(targets: Tensor, config: LMConfig, weights: LossWeights) -> t
     return of_text, levels * _is_token(audio, config.card)
 
 
-def token_losses(text_logits: Tensor, audio_logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of every target in float32, 0 where there is none.
+def thin_silence(targets: Tensor, config: LMConfig, share: float) -> Tensor:
+    """Take the agent's codes out of the targets of most frames in which it says nothing.
+
+    Silence is half of a conversation and soon learnt, and the codes of a frame cost as much as all the rest of it. A
+    frame is silent when no word began in the 10 frames (0.8 s) before it or the one behind it.
 
     Args:
-        text_logits: Shape [B, T, text_card].
-        audio_logits: Shape [B, dep_q, T, card].
         targets: As for `target_weights`.
+        config: Shape of the model.
+        share: Of the silent frames, drawn from torch's global generator, that stay targets.
 
     Returns:
-        Shape [B, 1 + dep_q, T], in nats.
+        A copy of the targets with no token in the codes that are left out.
     """
-    text = _cross_entropy(text_logits, targets[:, 0])
-    audio = _cross_entropy(audio_logits, targets[:, 1:])
-    return torch.cat([text[:, None], audio], dim=1)
+    text = targets[:, 0]
+    is_word = _is_token(text, config.text_card)
+    for silent in (config.existing_text_padding_id, config.existing_text_end_padding_id):
+        is_word &= text != silent
+    near = functional.max_pool1d(functional.pad(is_word.float(), (10, 1)), 12, stride=1) > 0
+    kept = near | (torch.rand(text.shape) < share).to(text.device)
+    return torch.cat([targets[:, :1], torch.where(kept[:, None], targets[:, 1:], NO_TOKEN)], dim=1)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of every target in float32, in nats, 0 where there is none.
+
+    Args:
+        logits: Shape [..., card].
+        targets: Shape [...]; outside the vocabulary where there is nothing to predict.
+    """
+    card = logits.shape[-1]
+    kept = torch.where(_is_token(targets, card), targets, -100).flatten()
+    losses = functional.cross_entropy(logits.reshape(-1, card).float(), kept, ignore_index=-100, reduction="none")
+    return losses.view(targets.shape)
 
 
 def weighted_loss(losses: Tensor, of_text: Tensor, of_audio: Tensor) -> WeightedLoss:
-    """Sum token losses, shape [B, 1 + dep_q, T], under the weights of `target_weights`."""
+    """Sum cross-entropies, shape [B, 1 + dep_q, T], under the weights of `target_weights`."""
     return WeightedLoss(
         text=(losses[:, 0] * of_text).sum(),
         audio=(losses[:, 1:] * of_audio).sum(),
@@ -129,10 +149,3 @@ def total_loss(sums: WeightedLoss, text_weight: Tensor, audio_weight: Tensor, we
 
 def _is_token(targets: Tensor, card: int) -> Tensor:
     return (targets > NO_TOKEN) & (targets < card)
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    card = logits.shape[-1]
-    kept = torch.where(_is_token(targets, card), targets, -100).flatten()
-    losses = functional.cross_entropy(logits.reshape(-1, card).float(), kept, ignore_index=-100, reduction="none")
-    return losses.view(targets.shape)

@@ -56,6 +56,8 @@ class RunSettings:
         batch: Windows per step, over all processes.
         micro_batch: Windows per pass; 0 for the whole batch. Changes memory, not the loss.
         window_frames: Frames predicted in a window, 80 ms each.
+        silent_share: Share of the frames without agent speech whose codes are learnt from; the rest are left out, which
+            saves most of their computation.
         seed: Of the weights and the order of the windows.
         held_out_share: Share of the dialogues for validation when no others are given.
         valid_windows: Windows of a validation.
@@ -77,6 +79,7 @@ class RunSettings:
     batch: int = 16
     micro_batch: int = 0
     window_frames: int = 500
+    silent_share: float = 1.0
     seed: int = 0
     held_out_share: float = 0.02
     valid_windows: int = 64
@@ -168,6 +171,8 @@ def _check_run(run: RunSettings) -> None:
         raise ConfigError(f"run.precision is {run.precision!r}; use auto, float32 or bfloat16")
     if run.weights_dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"run.weights_dtype is {run.weights_dtype!r}; use float32 or bfloat16")
+    if not 0 < run.silent_share <= 1:
+        raise ConfigError(f"run.silent_share is {run.silent_share}; it must lie above 0, up to 1")
     if not 0 < run.held_out_share < 1:
         raise ConfigError(f"run.held_out_share is {run.held_out_share}; it must lie between 0 and 1")
 

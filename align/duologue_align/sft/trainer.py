@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from duologue.model.config import LMConfig
+from duologue.model.config import NO_TOKEN, LMConfig
 from duologue.model.lm import LanguageModel
 from duologue_align.checkpointing import Tree, random_state, set_random_state
 from duologue_align.sft.initial import initialise
-from duologue_align.sft.loss import target_weights, token_losses, total_loss, weighted_loss
+from duologue_align.sft.loss import cross_entropy, target_weights, thin_silence, total_loss, weighted_loss
 from duologue_align.sft.processes import Processes
 from duologue_align.sft.schedule import learning_rate
 from duologue_align.sft.settings import SftSettings
@@ -23,15 +23,19 @@ from duologue_align.weight_average import WeightAverage
 class TeacherForcing(nn.Module):
     """A language model that scores given conversations."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, *, is_thinned: bool = False) -> None:
+        """Wrap a model; `is_thinned` says that the audio of many frames is no target, and saves their computation."""
         super().__init__()
         self.model = model
+        self.is_thinned = is_thinned
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every target.
 
         Args:
             tokens: What conversations look like at model positions, shape [B, 1 + n_q, T + 1]; see `windows`.
+            targets: Text and agent codes at positions 1..T, shape [B, 1 + dep_q, T]; no token where there is nothing
+                to learn. When thinned, a frame has all of its codes as targets or none.
 
         Returns:
             Cross-entropies of text and agent codes at positions 1..T, shape [B, 1 + dep_q, T].
@@ -40,8 +44,15 @@ class TeacherForcing(nn.Module):
         """
         hidden = self.model.temporal(self.model.embed(tokens[:, :, :-1]))
         following = tokens[:, : 1 + self.model.config.dep_q, 1:]
-        audio_logits = self.model.depth_sequence(hidden, following)
-        return token_losses(self.model.text_linear(hidden), audio_logits, following)
+        text = cross_entropy(self.model.text_linear(hidden), targets[:, 0])
+        if not self.is_thinned:
+            audio = cross_entropy(self.model.depth_sequence(hidden, following), targets[:, 1:])
+            return torch.cat([text[:, None], audio], dim=1)
+        kept = (targets[:, 1:] > NO_TOKEN).any(dim=1)
+        frames = [x.transpose(1, 2)[kept].T[None] for x in (following, targets[:, 1:])]
+        audio = targets.new_zeros(targets[:, 1:].shape, dtype=torch.float32).transpose(1, 2)
+        audio[kept] = cross_entropy(self.model.depth_sequence(hidden[kept][None], frames[0]), frames[1])[0].T
+        return torch.cat([text[:, None], audio.transpose(1, 2)], dim=1)
 
 
 class SftTrainer:
@@ -82,7 +93,8 @@ class SftTrainer:
         self.model.transformer.checkpointing = self.model.depformer.checkpointing = settings.run.recompute
         self.average: WeightAverage[LanguageModel] = WeightAverage(self.model, settings.optimiser.average_decay)
         self.optimiser = _adamw(self.model, settings)
-        self._module = self.processes.shared(TeacherForcing(self.model))
+        teacher_forcing = TeacherForcing(self.model, is_thinned=settings.run.silent_share < 1.0)
+        self._module = self.processes.shared(teacher_forcing)
         self._score = self._module
         if settings.run.compile and self.device.type == "cuda":
             self._score = torch.compile(self._module)  # type: ignore[assignment]
@@ -146,6 +158,8 @@ class SftTrainer:
         """Add up the gradients of the batch, part by part; return the weighted sums and the sums of the weights."""
         config, weights = self.model.config, self.settings.loss
         targets = tokens[:, : 1 + config.dep_q, 1:]
+        if self.settings.run.silent_share < 1.0:
+            targets = thin_silence(targets, config, self.settings.run.silent_share)
         of_text, of_audio = target_weights(targets, config, weights)
         whole = self.processes.sum(torch.stack([of_text.sum(), of_audio.sum()]))
         size = self.settings.run.micro_batch or len(tokens)
@@ -155,7 +169,7 @@ class SftTrainer:
             is_last = begin + size >= len(tokens)
             with self.processes.sharing(self._module, is_last=is_last):
                 with self.autocast():
-                    losses = self._score(tokens[part])
+                    losses = self._score(tokens[part], targets[part])
                 found = weighted_loss(losses, of_text[part], of_audio[part])
                 # The processes' gradients are averaged; the loss is a sum.
                 loss = total_loss(found, whole[0], whole[1], weights) * self.processes.count
@@ -178,5 +192,4 @@ def _adamw(model: LanguageModel, settings: SftSettings) -> torch.optim.AdamW:
     ]
     optimiser = settings.optimiser
     betas = (optimiser.first_beta, optimiser.second_beta)
-    is_fused = model.device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=betas, eps=1e-8, fused=is_fused or None)
+    return torch.optim.AdamW(groups, lr=optimiser.learning_rate, betas=betas, eps=1e-8, fused=True)

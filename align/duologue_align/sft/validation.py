@@ -53,10 +53,9 @@ def validate(
     config, scorer = model.config, TeacherForcing(model)
     losses, targets = [], []
     for part in torch.split(windows, batch):
-        tokens = part.to(model.device)
-        with autocast:
-            losses.append(scorer(tokens).float().cpu())
         targets.append(part[:, : 1 + config.dep_q, 1:])
+        with autocast:
+            losses.append(scorer(part.to(model.device), targets[-1].to(model.device)).float().cpu())
     return stream_losses(torch.cat(losses), torch.cat(targets), config, weights)
 
 

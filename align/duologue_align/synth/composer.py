@@ -28,8 +28,8 @@ SHORT_TURN_WORDS = 4
 """A user's turn of so few words lasts about a second or less."""
 LATCH_S = (0.06, 0.17)
 """Silence between two sentences of one IPU."""
-LONGEST_PAUSE_S = 1.8
-"""Human pauses above this are not drawn."""
+LONGEST_PAUSE_S = 1.0
+"""Human pauses above this are not drawn: a longer silence ends an utterance, and with it the turn."""
 PLACEMENT_YIELD = {"agent": 1.8, "user": 3.2}
 """Backchannels of a side are drawn this much more often than wanted: those that find no room are dropped."""
 GOES_ON_S = {"agent": 1.3, "user": 1.2}
