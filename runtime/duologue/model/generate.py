@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -98,13 +98,25 @@ class FrameGenerator:
     Source: the token schedule is that of moshi 0.2.13 LMGen; the cache holds exactly the attention window.
     """
 
-    def __init__(self, model: LanguageModel, batch_size: int = 1) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    def __init__(self, model: LanguageModel, batch_size: int = 1, *, positions: int | None = None) -> None:
+        """Allocate the state.
+
+        Args:
+            model: The model.
+            batch_size: Rows.
+            positions: Calls that will be made at most, which bounds the cache; None for any number.
+
+        Raises:
+            ConfigError: `batch_size` or `positions` is below 1.
+        """
+        if min(batch_size, positions or 1) < 1:
+            raise ConfigError(f"batch_size and positions must be at least 1, got {batch_size} and {positions}")
         self.model = model
-        self.config: LMConfig = model.config
+        # Until the window is full, attention over it and over all that went before are the same.
+        slots = min(positions or model.config.context, model.config.context)
+        self.config: LMConfig = replace(model.config, context=slots)
         self.batch_size = batch_size
-        self.state = _empty_state(model, batch_size)
+        self.state = _empty_state(model, self.config, batch_size)
         device = model.device
         self._delays = torch.tensor(self.config.delays, device=device)
         self._initial = model.initial_tokens()
@@ -164,6 +176,19 @@ class FrameGenerator:
         state.offsets.masked_fill_(rows, 0)
         state.ring.masked_fill_(rows[:, None, None], UNGENERATED)
         state.forced.masked_fill_(rows[:, None, None], UNGENERATED)
+
+    def narrow(self, rows: int) -> None:
+        """Go on with the first `rows` rows alone; the others are over and cost nothing any more."""
+        state = self.state
+        self.state = GeneratorState(
+            keys=state.keys[:, :rows],
+            values=state.values[:, :rows],
+            ring=state.ring[:rows],
+            forced=state.forced[:rows],
+            offsets=state.offsets[:rows],
+        )
+        self._rows = self._rows[:rows]
+        self.batch_size = rows
 
     @torch.no_grad()
     def force(self, frames: Tensor) -> None:
@@ -328,8 +353,8 @@ def _choose(pending: Tensor, sampled: Tensor) -> Tensor:
     return torch.where(pending >= 0, pending, sampled)
 
 
-def _empty_state(model: LanguageModel, batch: int) -> GeneratorState:
-    config, device = model.config, model.device
+def _empty_state(model: LanguageModel, config: LMConfig, batch: int) -> GeneratorState:
+    device = model.device
     head_dim = config.dim // config.num_heads
     shape = (config.num_layers, batch, config.num_heads // config.kv_repeat, config.context, head_dim)
     places = config.max_delay + 2
