@@ -54,6 +54,7 @@ CHANGES = [
     "optimiser.warmup_steps=2",
     "optimiser.learning_rate=2e-3",
     "optimiser.average_decay=0.9",
+    "run.steps=1000",
     "run.minutes=0",
     "run.freeze_share=0.8",
     "run.precision=float32",
