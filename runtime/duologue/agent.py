@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,15 +14,19 @@ from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
 from duologue.errors import ConfigError, WeightsError
 from duologue.metrics.meter import InteractivityMeter
+from duologue.model.adapters import open_adapters
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.hub import resolve
 from duologue.model.personaplex import Prompt
 from duologue.model.tokenizer import Tokenizer
 from duologue.prompt import load_prompt
+from duologue.recorder import Recorder
 from duologue.session import Session
 from duologue.types import SAMPLE_RATE_HZ
 from duologue.untrained import write_untrained_bundle
 
+BUNDLED = Path(str(files("duologue") / "data" / "duologue-mini"))
+"""Where the default agent lies in an installation that has it."""
 UNTRAINED_NOTE = (
     "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."
 )
@@ -82,24 +88,25 @@ class DuplexAgent:
         )
         return cls(
             mimi=mimi,
-            engine=_load_engine(checkpoint, config),
+            engine=_load_engine(checkpoint, config, open_adapters(checkpoint, folder, config.adapters)),
             tokenizer=tokenizer,
             config=config,
             prompt=prompt,
-            note=UNTRAINED_NOTE if name is None else "",
+            note=UNTRAINED_NOTE if name is None and not has_bundled_agent() else "",
         )
 
-    def session(self, *, seed: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Session:
+    def session(self, *, seed: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ, adapter: str | None = None) -> Session:
         """Open a conversation; the agent's prompts are prefilled in one pass.
 
         Args:
             seed: Same seed and same input give the same output, whatever the chunking.
             sample_rate_hz: Rate of the audio that `Session.feed` takes and returns.
+            adapter: Name of one of `AgentConfig.adapters`, which is its folder's name; None is the model as it is.
 
         Raises:
-            ConfigError: If the seed or the rate is out of range.
+            ConfigError: If the seed or the rate is out of range, there is no such adapter, or nothing can be recorded.
         """
-        engine = self.engine.stream(seed=seed, sampling=self.config.sampling)
+        engine = self.engine.stream(seed=seed, sampling=self.config.sampling, adapter=adapter)
         if self._prompt is not None:
             engine.prefill(self._prompt.tokens, embeddings=self._prompt.embeddings)
         return Session(
@@ -110,6 +117,7 @@ class DuplexAgent:
                 user_detector=self.config.user_detector, agent_detector=self.config.agent_detector
             ),
             sample_rate_hz=sample_rate_hz,
+            recorder=Recorder(self.config.record) if self.config.record is not None else None,
         )
 
 
@@ -128,28 +136,46 @@ def cache_folder(config: AgentConfig) -> Path:
     return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "duologue"
 
 
+def has_bundled_agent() -> bool:
+    """Return whether this installation has a trained default agent."""
+    return (BUNDLED / "config.json").is_file()
+
+
 def default_bundle(cache: Path) -> Path:
-    """Return the small untrained bundle, writing it on first use.
+    """Return the folder of the default agent: the trained one, else a small untrained one, written on first use.
+
+    Args:
+        cache: Where the untrained one is kept.
 
     Raises:
         ConfigError: If the cache cannot be written.
     """
+    if has_bundled_agent():
+        return BUNDLED
     folder = cache / "untrained-1"
     if not (folder / "config.json").is_file():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
             write_untrained_bundle(folder, seed=0)
         except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{cache}: cannot write there ({error}); set DUOLOGUE_CACHE to another folder") from error
+            # Another process may have finished the same bundle first; its folder is as good as ours.
+            if not (folder / "config.json").is_file():
+                message = f"{cache}: cannot write there ({error}); set DUOLOGUE_CACHE to another folder"
+                raise ConfigError(message) from error
     return folder
 
 
-def _load_engine(checkpoint: Checkpoint, config: AgentConfig) -> StepEngine:
+def _load_engine(checkpoint: Checkpoint, config: AgentConfig, adapters: Mapping[str, Checkpoint]) -> StepEngine:
     if config.engine == "torch":
         from duologue.engine.torch_engine import TorchEngine
 
-        return TorchEngine.load(checkpoint, device=config.device, dtype=config.dtype)
+        return TorchEngine.load(checkpoint, device=config.device, dtype=config.dtype, adapters=adapters)
     from duologue.engine.onnx_engine import OnnxEngine
 
     providers = ["CUDAExecutionProvider"] if config.device == "cuda" else None
-    return OnnxEngine.load(checkpoint, threads=config.threads, cache_dir=cache_folder(config), providers=providers)
+    return OnnxEngine.load(
+        checkpoint,
+        threads=config.threads,
+        cache_dir=cache_folder(config),
+        providers=providers,
+        adapters=adapters,
+    )

@@ -77,6 +77,9 @@ class AgentConfig:
         voice_prompt: Voice of the agent, a WAV or a PersonaPlex voice file.
         user_detector: Speech activity of the user: "speech" (Silero VAD) or "level".
         agent_detector: Speech activity of the agent: "level" or "speech".
+        adapters: Folders of LoRA adapters of the model; a session may choose one, by its folder's name. They cost their
+            own size and a little time; the model itself is held once.
+        record: Folder in which every session is kept as sound and events; None keeps none.
         cache_dir: Where step graphs and the untrained agent are kept; default ~/.cache/duologue.
     """
 
@@ -94,6 +97,8 @@ class AgentConfig:
     voice_prompt: str | None = None
     user_detector: Literal["speech", "level"] = "speech"
     agent_detector: Literal["speech", "level"] = "level"
+    adapters: tuple[str, ...] = ()
+    record: str | None = None
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +130,11 @@ class AgentConfig:
         for key in values:
             if key not in known:
                 raise ConfigError(f"unknown setting {key!r}; known settings: {', '.join(known)}")
-        return cls(**values)
+        # TOML and JSON know lists only.
+        settings: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**settings)
 
     @classmethod
     def load(cls, path: str | Path) -> AgentConfig:
@@ -151,6 +160,10 @@ def _check(name: str, value: object, kind: Any) -> None:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ConfigError(f"{name} = {value!r}; choose one of {', '.join(get_args(kind))}")
+        return
+    if get_origin(kind) is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(item, str) and item for item in value):
+            raise ConfigError(f"{name} = {value!r}; it must be a tuple (in a file, a list) of texts")
         return
     kinds = get_args(kind) or (kind,)
     if float in kinds:

@@ -28,6 +28,7 @@ from duologue.types import FRAME_MS, FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_H
 
 if TYPE_CHECKING:
     from duologue.model.tokenizer import Tokenizer
+    from duologue.recorder import Recorder
 
 STAGES = ("encode", "model", "decode", "metrics", "total")
 SESSION_EVENT_KINDS = (*EVENT_KINDS, "transcript", "deadline_missed", "error")
@@ -65,6 +66,7 @@ class Session:
         tokenizer: Tokenizer,
         meter: InteractivityMeter,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
+        recorder: Recorder | None = None,
     ) -> None:
         """Wire the streams of one conversation; see `DuplexAgent.session` for the usual way in.
 
@@ -74,12 +76,14 @@ class Session:
             tokenizer: Text tokenizer of the model.
             meter: Fresh interactivity meter.
             sample_rate_hz: Rate of the audio given to and returned by `feed`.
+            recorder: Keeps the conversation, or None.
 
         Raises:
             ConfigError: If the rate is out of range.
         """
         self.sample_rate_hz = sample_rate_hz
         self._codec, self._engine, self._tokenizer, self._meter = codec, engine, tokenizer, meter
+        self._recorder = recorder
         self._to_model = Resampler(sample_rate_hz, SAMPLE_RATE_HZ)
         self._from_model = Resampler(SAMPLE_RATE_HZ, sample_rate_hz)
         self._pending: Pcm = np.empty(0, dtype=np.float32)
@@ -253,9 +257,12 @@ class Session:
         Stage latencies and late frames are this session's own measurements and are not part of a snapshot.
 
         Raises:
-            StreamError: If the snapshot does not fit this session, which then stays as it was.
+            StreamError: If the snapshot does not fit this session, which then stays as it was, or the session is
+                recorded: a recording does not go back.
         """
         self._check_open()
+        if self._recorder is not None:
+            raise StreamError("this session is recorded and cannot go back; restore in a session without record")
         if not isinstance(snapshot, SessionSnapshot):
             raise StreamError(f"a {type(snapshot).__name__} is no snapshot; pass what Session.snapshot() returned")
         before = self.snapshot()
@@ -274,7 +281,12 @@ class Session:
         )
 
     def close(self) -> None:
-        """End the conversation; events already queued are still delivered, for at most one second."""
+        """End the conversation; events already queued are still delivered, for at most one second.
+
+        A recorded conversation is now whole on disk.
+        """
+        if self._recorder is not None and not self._is_closed:
+            self._recorder.close(self.report())
         self._is_closed = True
         self._events.close()
 
@@ -350,6 +362,8 @@ class Session:
             stage_ms=stage_ms,
             is_late=stage_ms["total"] > FRAME_MS,
         )
+        if self._recorder is not None:
+            self._recorder.add_frame(frame, pcm)
         self._account(result, events)
         return result
 
@@ -359,7 +373,7 @@ class Session:
         self._frames += 1
         at_s = result.index / FRAME_RATE_HZ
         for event in events:
-            self._events.publish(event)
+            self._tell(event)
         if result.text:
             self._transcript.append((at_s, result.text))
             self._publish("transcript", at_s, text=result.text)
@@ -368,7 +382,12 @@ class Session:
             self._publish("deadline_missed", at_s, total_ms=result.stage_ms["total"])
 
     def _publish(self, kind: str, at_s: float, **detail: str | float) -> None:
-        self._events.publish(Event(kind=kind, side="agent", start_s=at_s, end_s=at_s, detail=detail))
+        self._tell(Event(kind=kind, side="agent", start_s=at_s, end_s=at_s, detail=detail))
+
+    def _tell(self, event: Event) -> None:
+        self._events.publish(event)
+        if self._recorder is not None:
+            self._recorder.add_event(event)
 
     def _put_back(self, snapshot: SessionSnapshot) -> None:
         self._codec.restore(snapshot.codec)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from duologue.errors import ConfigError
 from duologue.model.config import LMConfig
 from duologue.model.layout import Shape, tensor_shapes
 from duologue.model.small_tokenizer import train_small_tokenizer
+from duologue.replacing import replacing_folder
 
 Array = npt.NDArray[np.float32]
 
@@ -118,16 +117,8 @@ def write_untrained_bundle(
     target, shape, codec = Path(folder), config or small_config(), mimi_config or SMALL_MIMI
     if codec["quantizer"]["bins"] != shape.card:
         raise ConfigError(f"the codec has {codec['quantizer']['bins']} codes, the model expects {shape.card}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} exists and is not an empty folder; choose another")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with replacing_folder(target) as work:
         _fill(work, seed, shape, codec)
-        work.chmod(0o755)
-        _publish(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def random_weights(config: LMConfig, *, seed: int) -> dict[str, Array]:
@@ -155,17 +146,6 @@ def _fill(work: Path, seed: int, config: LMConfig, codec: dict[str, Any]) -> Non
     (work / _FILE_NAMES["tokenizer_name"]).write_bytes(train_small_tokenizer(config.text_card))
     keys = {**config.to_dict(), **_FILE_NAMES}
     (work / "config.json").write_text(json.dumps(keys, indent=1), encoding="utf-8")
-
-
-def _publish(work: Path, target: Path) -> None:
-    try:
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    except OSError:
-        # Another process finished the same bundle first; its folder is as good as ours.
-        if not (target / "config.json").is_file():
-            raise
 
 
 def _initial(name: str, shape: Shape, config: LMConfig, draw: np.random.Generator) -> Array:

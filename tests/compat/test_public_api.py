@@ -39,7 +39,7 @@ def test_public_names() -> None:
     ("name", "parameters"),
     [
         ("DuplexAgent.load", ["name", "config"]),
-        ("DuplexAgent.session", ["self", "seed", "sample_rate_hz"]),
+        ("DuplexAgent.session", ["self", "seed", "sample_rate_hz", "adapter"]),
         ("Session.step", ["self", "frame"]),
         ("Session.feed", ["self", "pcm"]),
         ("Session.on", ["self", "kind", "handler"]),
@@ -90,6 +90,7 @@ LAYERS = {
     "audio/files": {"audio/resample"},
     "audio/resample": set(),
     "metrics": {"config", "audio/files", "audio/resample"},
+    "recorder": {"metrics"},
     "engine": {"config", "model"},
     "session": {
         "config",

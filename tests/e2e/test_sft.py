@@ -154,7 +154,7 @@ def test_a_finished_bundle_is_replaced_whole_and_a_foreign_folder_refused(case: 
     model = LanguageModel(settings_of(case).lm_config(card=index.card, text_card=index.text_card))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="not a bundle"):
+    with pytest.raises(ConfigError, match="neither an empty folder nor one with a config"):
         write_bundle(model, case / "codes", tmp_path / "full")
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
         write_bundle(model, case / "codes", tmp_path / "bundle", dtype=dtype)

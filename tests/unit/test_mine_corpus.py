@@ -43,6 +43,22 @@ def test_folder_knows_pairs_and_stereo_files(tmp_path: Path) -> None:
     assert (stereo.agent.channel, stereo.user.channel) == (0, 1)
 
 
+def test_conversations_that_the_runtime_kept_have_their_own_channels_and_words(tmp_path: Path) -> None:
+    kept = tmp_path / "20260101-120000-abcdef"
+    _touch(kept / "conversation.wav")
+    _touch(kept / "report.json")
+    _touch(tmp_path / ".20260101-130000-fedcba-x" / "fresh" / "conversation.wav")
+    pieces = [(1.0, " hel"), (1.08, "lo"), (2.0, " you")]
+    rows = [{"kind": "transcript", "start_s": at, "end_s": at, "detail": {"text": text}} for at, text in pieces]
+    _touch(kept / "events.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"kind": "gap"}]))
+    conversation = _one(tmp_path)
+    assert conversation.name == kept.name
+    assert (conversation.user.channel, conversation.agent.channel) == (0, 1)
+    assert read_lines(conversation) == (Line("agent", 1.0, 1.16, "hello"), Line("agent", 2.0, 2.08, "you"))
+    (kept / "events.jsonl").unlink()
+    assert read_lines(_one(kept)) == ()
+
+
 def test_pairs_are_of_one_folder_and_format(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("a/c_1.wav", "b/c_2.wav", "a/c_2.mp3", "d/c_A.wav", "d/c_B.wav")]
     pairs, rest = find_pairs(files)

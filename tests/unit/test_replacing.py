@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all."""
+"""A file and a folder are replaced whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from duologue.replacing import replace_file, replacing
+from duologue.errors import ConfigError
+from duologue.replacing import replace_file, replacing, replacing_folder
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
@@ -35,3 +36,59 @@ def test_success_replaces(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         replace_file(tmp_path / "none" / "a.txt", b"x")
+
+
+def _fill(path: Path, text: str, *, fails: bool = False, marker: str | None = None) -> None:
+    with replacing_folder(path, marker=marker) as fresh:
+        (fresh / "config.json").write_text(text)
+        if fails:
+            raise KeyboardInterrupt
+
+
+def test_a_folder_appears_whole_and_is_replaced_only_where_its_marker_is(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "bundle"
+    with pytest.raises(KeyboardInterrupt):
+        _fill(folder, "half", fails=True)
+    assert list(folder.parent.iterdir()) == []
+    _fill(folder, "old")
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        _fill(folder, "new")
+    with pytest.raises(ConfigError, match=r"nor one with a weights\.bin"):
+        _fill(folder, "new", marker="weights.bin")
+    with pytest.raises(KeyboardInterrupt):
+        _fill(folder, "half", fails=True, marker="config.json")
+    assert (folder / "config.json").read_text() == "old"
+    _fill(folder, "new", marker="config.json")
+    assert (folder / "config.json").read_text() == "new"
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_the_old_folder_returns_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "bundle", Path.rename
+    _fill(folder, "old")
+
+    def refuse_fresh(self: Path, target: Path) -> Path:
+        if self.name == "fresh":
+            raise OSError("the disk went away")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_fresh)
+    with pytest.raises(OSError, match="went away"):
+        _fill(folder, "new", marker="config.json")
+    assert (folder / "config.json").read_text() == "old"
+
+
+def test_a_folder_that_somebody_filled_meanwhile_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+
+    def race() -> None:
+        with replacing_folder(folder) as fresh:
+            (fresh / "config.json").write_text("ours")
+            folder.mkdir()
+            (folder / "config.json").write_text("theirs")
+
+    with pytest.raises(OSError, match="not empty"):
+        race()
+    assert (folder / "config.json").read_text() == "theirs"

@@ -11,7 +11,7 @@ from duologue.metrics.types import Side
 Split: TypeAlias = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
-TranscriptForm: TypeAlias = Literal["lines", "alignments", "fisher", "seamless", "candor"]
+TranscriptForm: TypeAlias = Literal["lines", "alignments", "session", "fisher", "seamless", "candor"]
 """How a transcript is written; `duologue_align.corpus.transcripts` reads each."""
 
 

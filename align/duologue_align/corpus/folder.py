@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from duologue.recorder import EVENTS, REPORT, SOUND
 from duologue_align.corpus.conversation import Channel, Conversation, Rejected, Transcript
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".w64", ".aiff", ".aif"})
@@ -37,11 +38,14 @@ _TAGGED = re.compile(r"^(?P<stem>.+)[._-](?P<tag>[A-Za-z0-9]+)$")
 def list_folder(source: Path) -> list[Conversation | Rejected]:
     """List a folder and what lies below it.
 
+    A conversation that the runtime kept (`AgentConfig.record`, `duologue run`, `talk --record`) is known by the report
+    beside it and has its own channels and words.
     Two files of one folder whose names differ only in a last part such as `_agent` and `_caller` are one conversation;
     every other file must have two channels. Words are read from a `.json` beside a file in moshi-finetune's form.
     """
     files = sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    files = [path for path in files if not path.name.startswith(".")]
+    # A hidden folder holds what is still being recorded.
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(source).parts)]
     pairs, rest = find_pairs(files)
     found = [
         Conversation(name=_name(agent.with_name(stem), source), user=Channel(path=user), agent=Channel(path=agent))
@@ -67,6 +71,8 @@ def find_pairs(files: Iterable[Path]) -> tuple[list[tuple[str, Path, Path]], lis
 
 
 def _stereo(path: Path, source: Path) -> Conversation:
+    if path.name == SOUND and path.with_name(REPORT).is_file():
+        return _kept(path, source)
     words = [path.with_suffix(".json"), path.parent.parent / "facts" / f"{path.stem}.json"]
     there = tuple(file for file in words if file.is_file())
     is_written = bool(there) and there[0] == words[0] and b'"alignments"' in _begin(there[0])
@@ -75,6 +81,16 @@ def _stereo(path: Path, source: Path) -> Conversation:
         user=Channel(path=path, channel=USER_CHANNEL),
         agent=Channel(path=path, channel=AGENT_CHANNEL),
         transcript=Transcript(form="alignments", paths=there) if is_written else None,
+    )
+
+
+def _kept(path: Path, source: Path) -> Conversation:
+    events = path.with_name(EVENTS)
+    return Conversation(
+        name=_name(path.parent, source) if path.parent != source else path.stem,
+        user=Channel(path=path, channel=0),
+        agent=Channel(path=path, channel=1),
+        transcript=Transcript(form="session", paths=(events,)) if events.is_file() else None,
     )
 
 

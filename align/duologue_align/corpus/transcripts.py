@@ -11,6 +11,7 @@ from typing import Any
 
 from duologue.errors import ConfigError
 from duologue.metrics.types import Side
+from duologue.types import FRAME_MS
 from duologue_align.corpus.conversation import Conversation, Line, TranscriptForm
 
 _SIDES: tuple[Side, Side] = ("user", "agent")
@@ -60,6 +61,21 @@ def _read_alignments(conversation: Conversation) -> Iterator[Line]:
             yield Line(side, float(start_s), float(end_s), str(word).strip())
 
 
+def _read_session(conversation: Conversation) -> Iterator[Line]:
+    """The inner monologue among the events of a kept session: pieces of text, a word beginning with a space."""
+    words: list[tuple[float, float, str]] = []
+    for row in _json_rows(_files(conversation)[0]):
+        if row["kind"] != "transcript":
+            continue
+        start_s, text = float(row["start_s"]), str(row["detail"]["text"])
+        end_s = round(start_s + FRAME_MS / 1000, 3)
+        if words and not text.startswith(" "):
+            words[-1] = (words[-1][0], end_s, words[-1][2] + text)
+        else:
+            words.append((start_s, end_s, text))
+    return (Line("agent", start_s, end_s, text.strip()) for start_s, end_s, text in words)
+
+
 def _read_fisher(conversation: Conversation) -> Iterator[Line]:
     """`start end A: words` a line; side A is channel 0."""
     user_label = "A" if conversation.user.channel == 0 else "B"
@@ -96,6 +112,7 @@ def _json_rows(path: Path) -> Iterable[dict[str, Any]]:
 _READERS: dict[TranscriptForm, Callable[[Conversation], Iterator[Line]]] = {
     "lines": _read_own,
     "alignments": _read_alignments,
+    "session": _read_session,
     "fisher": _read_fisher,
     "seamless": _read_seamless,
     "candor": _read_candor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -150,9 +150,19 @@ class StepEngine(Protocol):
 
     config: LMConfig
 
-    def stream(self, *, seed: int, sampling: Sampling = ...) -> StepStream:
-        """Open a conversation."""
+    def stream(self, *, seed: int, sampling: Sampling = ..., adapter: str | None = None) -> StepStream:
+        """Open a conversation with the model as it is, or with one of the adapters it was loaded with.
+
+        Raises:
+            ConfigError: There is no such adapter.
+        """
         ...
+
+
+def unknown_adapter(name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for an adapter that an engine was not loaded with."""
+    loaded = ", ".join(known) or "none"
+    return ConfigError(f"no adapter {name!r} is loaded; loaded: {loaded}; name its folder in AgentConfig.adapters")
 
 
 class TokenDelays:

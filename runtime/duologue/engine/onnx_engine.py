@@ -16,6 +16,7 @@ from duologue.config import Sampling
 from duologue.engine.base import NoiseSource, StepNoise, TokenDelays, checked_frames, finish_step
 from duologue.engine.graph_file import keep_graph, read_graph, seal_graph
 from duologue.engine.onnx_graph import build_step_graph, graph_digest, ring_names, ring_shape
+from duologue.engine.onnx_switches import Switches, switched_layers
 from duologue.engine.onnx_writer import weights_root
 from duologue.errors import ConfigError, MissingExtraError, StreamError, WeightsError
 from duologue.model.checkpoint import Checkpoint
@@ -38,11 +39,15 @@ class OnnxEngine:
         providers: Execution providers in use, preferred first.
     """
 
-    def __init__(self, session: Any, config: LMConfig, *, runtime: Any) -> None:
+    def __init__(
+        self, session: Any, config: LMConfig, *, runtime: Any, adapters: Mapping[str, Checkpoint] | None = None
+    ) -> None:
         self.config = config
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self._session = session
         self._runtime = runtime
+        self._device = "cuda" if self.providers[0] == _CUDA else "cpu"
+        self._switches = Switches(adapters or {}, config, runtime=runtime, device=self._device)
 
     @classmethod
     def load(
@@ -52,6 +57,7 @@ class OnnxEngine:
         threads: int = 1,
         cache_dir: str | Path | None = None,
         providers: Sequence[str] | None = None,
+        adapters: Mapping[str, Checkpoint] | None = None,
     ) -> OnnxEngine:
         """Make an engine from a checkpoint; its files are mapped, not copied.
 
@@ -64,6 +70,8 @@ class OnnxEngine:
             cache_dir: Folder to keep a built graph in, or None to build it at each load; where it cannot be written, a
                 warning is logged.
             providers: Execution providers in order of preference, by default the CPU.
+            adapters: What `open_adapters` returned. The base is held once; every stream binds the low-rank matrices of
+                its adapter, or zeros, and pays for their products.
 
         Raises:
             MissingExtraError: onnxruntime (or, to build a graph, onnx) is not installed.
@@ -75,17 +83,24 @@ class OnnxEngine:
             raise ConfigError(f"threads must be an integer >= 1, got {threads!r}")
         names = _checked_providers(runtime, providers)
         options = _session_options(runtime, threads, weights_root(checkpoint))
-        session = _open_session(checkpoint, runtime, options, names, None if cache_dir is None else Path(cache_dir))
-        return cls(session, checkpoint.config, runtime=runtime)
+        graph = _StepGraph(checkpoint, switched_layers(adapters or {}))
+        session = _open_session(graph, runtime, options, names, None if cache_dir is None else Path(cache_dir))
+        return cls(session, checkpoint.config, runtime=runtime, adapters=adapters)
 
-    def stream(self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING) -> OnnxStepStream:
+    def stream(
+        self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING, adapter: str | None = None
+    ) -> OnnxStepStream:
         """Open a conversation.
 
         Args:
             seed: Same seed and same input give the same tokens.
             sampling: How tokens are drawn; can be changed later.
+            adapter: Name of an adapter the engine was loaded with, or None for the model as it is.
+
+        Raises:
+            ConfigError: There is no such adapter.
         """
-        return OnnxStepStream(self, seed=seed, sampling=sampling)
+        return OnnxStepStream(self, seed=seed, sampling=sampling, adapter=adapter)
 
 
 def write_step_graph(checkpoint: Checkpoint) -> Path:
@@ -131,10 +146,19 @@ def _session_options(runtime: Any, threads: int, weights_folder: Path) -> Any:
     return options
 
 
+@dataclass(frozen=True, slots=True)
+class _StepGraph:
+    """What a graph is built from."""
+
+    checkpoint: Checkpoint
+    switched: frozenset[str]
+
+
 def _open_session(
-    checkpoint: Checkpoint, runtime: Any, options: Any, providers: Sequence[str], cache_dir: Path | None
+    graph_of: _StepGraph, runtime: Any, options: Any, providers: Sequence[str], cache_dir: Path | None
 ) -> Any:
-    digest = graph_digest(checkpoint)
+    checkpoint, switched = graph_of.checkpoint, graph_of.switched
+    digest = graph_digest(checkpoint, switched=switched)
     cached = None if cache_dir is None else cache_dir / f"step-{digest[:32]}.onnx"
     refused = []
     for path in (checkpoint.step_graph_path, cached):
@@ -146,7 +170,7 @@ def _open_session(
         except _RefusedError as error:
             _log.warning("ONNX Runtime refuses the kept step graph %s (%s); it is built again", path, error)
             refused.append(str(path))
-    graph = seal_graph(build_step_graph(checkpoint))
+    graph = seal_graph(build_step_graph(checkpoint, switched=switched))
     try:
         session = _start(runtime, graph, options, providers)
     except _RefusedError as error:
@@ -184,12 +208,12 @@ class OnnxStepStream:
         sampling: Takes effect at the next step.
     """
 
-    def __init__(self, engine: OnnxEngine, *, seed: int, sampling: Sampling) -> None:
+    def __init__(self, engine: OnnxEngine, *, seed: int, sampling: Sampling, adapter: str | None = None) -> None:
         self.sampling = sampling
         self._config = engine.config
         self._delays = TokenDelays(engine.config)
         self._noise = NoiseSource(seed)
-        self._network = _Network(engine)
+        self._network = _Network(engine, adapter)
 
     def step(self, user_codes: Codes, *, forced_text: int | None = None) -> StepOutput:
         """Advance one frame; see `StepStream.step`.
@@ -280,9 +304,10 @@ class OnnxStepStream:
 class _Network:
     """The session with one conversation's buffers bound to it; inputs and outputs are written in place."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
+    def __init__(self, engine: OnnxEngine, adapter: str | None) -> None:
         self._config, self._session, self._runtime = engine.config, engine._session, engine._runtime
-        self._device = "cuda" if engine.providers[0] == _CUDA else "cpu"
+        self._device = engine._device
+        self._switches = engine._switches.of(adapter)
         config = self._config
         draws = 1 + config.dep_q
         self._arrays: dict[str, npt.NDArray[Any]] = {
@@ -387,6 +412,8 @@ class _Network:
         binding = self._session.io_binding()
         for name, array in arrays.items():
             binding.bind_ortvalue_input(name, wrap(array))
+        for name, value in self._switches.items():
+            binding.bind_ortvalue_input(name, value)
         binding.bind_ortvalue_output("sampled", wrap(self._sampled))
         binding.bind_ortvalue_output("logprobs", wrap(self._logprobs))
         for name, ring in zip(ring_names(self._config), self._rings, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,12 @@ _ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 _EPSILON = {"layer_norm": 1e-5, "layer_norm_f32": 1e-8, "rms_norm": 1e-5, "rms_norm_f32": 1e-8}
 
 
-def graph_digest(checkpoint: Checkpoint) -> str:
+def graph_digest(checkpoint: Checkpoint, *, switched: Collection[str] = ()) -> str:
     """Return a hash of everything the step graph depends on: its version, the shape, where the weights lie.
 
     Args:
         checkpoint: The model; only its headers are read.
+        switched: As `build_step_graph`.
     """
     root = weights_root(checkpoint)
     pairs = {f"{name}.{side}": ref for name, pair in checkpoint.lora.items() for side, ref in _sides(pair)}
@@ -46,11 +47,11 @@ def graph_digest(checkpoint: Checkpoint) -> str:
         name: [ref.dtype, ref.shape, [(str(b.path.resolve().relative_to(root)), b.offset) for b in ref.blocks]]
         for name, ref in sorted({**checkpoint.tensors, **pairs}.items())
     }
-    content = [GRAPH_VERSION, checkpoint.config.to_dict(), checkpoint.lora_scaling, layout]
+    content = [GRAPH_VERSION, checkpoint.config.to_dict(), checkpoint.lora_scaling, layout, *sorted(switched)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def build_step_graph(checkpoint: Checkpoint) -> bytes:
+def build_step_graph(checkpoint: Checkpoint, *, switched: Collection[str] = ()) -> bytes:
     """Write the step graph of a model; its weights stay in the checkpoint's files as external data.
 
     Inputs: `tokens` int64 [T, 1 + n_q] (-1 embeds to zero), `embeddings` f32 [T, dim] (added to the tokens'),
@@ -63,6 +64,8 @@ def build_step_graph(checkpoint: Checkpoint) -> bytes:
 
     Args:
         checkpoint: The model; only its headers are read.
+        switched: Linear layers with two more inputs each, `LAYER.lora_A` f32 [rank, in] and `LAYER.lora_B`
+            f32 [out, rank]: the low-rank update B A of the layer, which so differs from stream to stream.
 
     Returns:
         A serialised ONNX model, external paths relative to `weights_root(checkpoint)`.
@@ -72,14 +75,14 @@ def build_step_graph(checkpoint: Checkpoint) -> bytes:
 
     Source: moshi 0.2.13, models/lm.py (LMModel.forward_text, forward_depformer) and modules/transformer.py.
     """
-    writer, config = GraphWriter(checkpoint), checkpoint.config
+    writer, config = GraphWriter(checkpoint, switched=switched), checkpoint.config
     tokens = writer.add_input("tokens", "INT64", ["T", config.num_streams])
     position = writer.add_input("position", "INT64", [])
     hidden = _temporal(writer, config, tokens, position)
     sampler = _Sampler(writer, config)
     _depth(writer, config, sampler, hidden)
     sampler.finish()
-    return writer.model("step", {METADATA_KEY: graph_digest(checkpoint)})
+    return writer.model("step", {METADATA_KEY: graph_digest(checkpoint, switched=switched)})
 
 
 def _sides(pair: Any) -> tuple[tuple[str, Any], tuple[str, Any]]:

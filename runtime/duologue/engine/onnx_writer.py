@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from duologue.errors import MissingExtraError
 from duologue.model.checkpoint import Checkpoint
-from duologue.model.layout import linear_slots
+from duologue.model.layout import LinearSlot, linear_slots
 from duologue.model.storage import Block, TensorRef
 
 OPSET = 24
@@ -49,17 +49,24 @@ def _files(checkpoint: Checkpoint) -> set[Path]:
     return {path.resolve() for path in {block.path for ref in refs for block in ref.blocks}}
 
 
+def switch_name(module: str, side: str) -> str:
+    """Return the graph input that holds one side, "A" or "B", of a switched layer's update."""
+    return f"{module}.lora_{side}"
+
+
 class GraphWriter:
     """Collects nodes, small constants and references to weights, then makes a model of them.
 
     A weight becomes a float32 value: bf16 and f16 bytes pass through a Cast, and a low-rank update through a Gemm,
-    both of which ONNX Runtime evaluates once, at load.
+    both of which ONNX Runtime evaluates once, at load. The update of a switched layer is an input of the graph.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, switched: Collection[str] = ()) -> None:
+        """Begin an empty graph; `switched` names the linear layers whose update is chosen at run time."""
         self._onnx = import_onnx()
         self._checkpoint = checkpoint
         self._slots = linear_slots(checkpoint.config)
+        self._switched = switched
         self._root = weights_root(checkpoint)
         self._paths: dict[Path, str] = {}
         self._nodes: list[Any] = []
@@ -144,7 +151,12 @@ class GraphWriter:
         pair = self._checkpoint.lora.get(module)
         if pair is not None:
             weight = self._updated(weight, module)
-        return self.one("FusedMatMul", value, weight, domain=CONTRIB, transB=1)
+        product = self.one("FusedMatMul", value, weight, domain=CONTRIB, transB=1)
+        if module not in self._switched or slot is None:
+            return product
+        down, up = (self._switch(module, side, slot) for side in "AB")
+        low = self.one("FusedMatMul", value, down, domain=CONTRIB, transB=1)
+        return self.one("Add", product, self.one("FusedMatMul", low, up, domain=CONTRIB, transB=1))
 
     def model(self, name: str, metadata: dict[str, str]) -> bytes:
         """Return the serialised model."""
@@ -155,6 +167,14 @@ class GraphWriter:
         helper.set_model_props(model, metadata)
         data: bytes = model.SerializeToString()
         return data
+
+    def _switch(self, module: str, side: str, slot: LinearSlot) -> str:
+        name = switch_name(module, side)
+        if name not in self._known:
+            rank = f"rank_{module}"
+            shape: tuple[int | str, ...] = (rank, slot.in_features) if side == "A" else (slot.out_features, rank)
+            self._known[name] = self.add_input(name, "FLOAT", shape)
+        return self._known[name]
 
     def _updated(self, weight: str, module: str) -> str:
         key = ("lora", module)

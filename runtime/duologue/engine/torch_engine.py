@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,14 @@ import numpy.typing as npt
 import torch
 
 from duologue.config import Sampling
-from duologue.engine.base import NoiseSource, StepNoise, checked_frames, checked_user_codes
+from duologue.engine.base import NoiseSource, StepNoise, checked_frames, checked_user_codes, unknown_adapter
 from duologue.engine.torch_graph import StaticStep
 from duologue.errors import ConfigError, StreamError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import UNGENERATED, LMConfig
 from duologue.model.generate import FrameGenerator, GeneratorState
 from duologue.model.lm import LanguageModel
-from duologue.model.load import load_model
+from duologue.model.load import adapted_view, load_model
 from duologue.types import Codes, StepOutput
 
 _DEFAULT_SAMPLING = Sampling()
@@ -30,9 +31,16 @@ class TorchEngine:
         model: The model, in evaluation mode.
     """
 
-    def __init__(self, model: LanguageModel, *, use_cuda_graph: bool = True) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        use_cuda_graph: bool = True,
+        adapters: Mapping[str, Checkpoint] | None = None,
+    ) -> None:
         self.config: LMConfig = model.config
         self.model = model.eval()
+        self._adapted = {name: adapted_view(self.model, adapter) for name, adapter in (adapters or {}).items()}
         self._use_cuda_graph = use_cuda_graph and model.device.type == "cuda"
 
     @classmethod
@@ -43,6 +51,7 @@ class TorchEngine:
         device: str | torch.device = "cpu",
         dtype: str = "float32",
         use_cuda_graph: bool = True,
+        adapters: Mapping[str, Checkpoint] | None = None,
     ) -> TorchEngine:
         """Load a checkpoint.
 
@@ -51,22 +60,33 @@ class TorchEngine:
             device: "cpu", "cuda" or "cuda:N".
             dtype: "float32", "bfloat16" or "float16".
             use_cuda_graph: Capture each step as one graph; only on a GPU.
+            adapters: What `open_adapters` returned; the base's weights are held once.
 
         Raises:
             ConfigError: The device is not there, or the type is not supported.
             WeightsError: A tensor cannot be read.
         """
         target = _checked_device(device)
-        return cls(load_model(checkpoint, device=target, dtype=dtype), use_cuda_graph=use_cuda_graph)
+        model = load_model(checkpoint, device=target, dtype=dtype)
+        return cls(model, use_cuda_graph=use_cuda_graph, adapters=adapters)
 
-    def stream(self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING) -> TorchStepStream:
+    def stream(
+        self, *, seed: int, sampling: Sampling = _DEFAULT_SAMPLING, adapter: str | None = None
+    ) -> TorchStepStream:
         """Open a conversation.
 
         Args:
             seed: Same seed and same input give the same tokens on one device.
             sampling: How tokens are drawn; can be changed later.
+            adapter: Name of an adapter the engine was loaded with, or None for the model as it is.
+
+        Raises:
+            ConfigError: There is no such adapter.
         """
-        return TorchStepStream(self.model, seed=seed, sampling=sampling, use_cuda_graph=self._use_cuda_graph)
+        if adapter is not None and adapter not in self._adapted:
+            raise unknown_adapter(adapter, self._adapted)
+        model = self.model if adapter is None else self._adapted[adapter]
+        return TorchStepStream(model, seed=seed, sampling=sampling, use_cuda_graph=self._use_cuda_graph)
 
 
 @dataclass(frozen=True, kw_only=True)

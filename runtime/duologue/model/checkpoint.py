@@ -23,7 +23,7 @@ from duologue.model.layout import (
     tensor_shapes,
     with_slices,
 )
-from duologue.model.lora import LoraPair, read_lora
+from duologue.model.lora import LoraPair, read_lora, stated_keys
 from duologue.model.storage import TensorRef, read_index, stack
 
 
@@ -67,8 +67,8 @@ class Checkpoint:
         Args:
             path: Folder, safetensors file, or sharding index; `hub.resolve` turns names into paths.
             config: Shape to use instead of the folder's config.json.
-            lora: LoRA file to use instead of the one the folder names; a config.json beside it states its rank and
-                scaling.
+            lora: LoRA file, or folder with one, to use instead of the one the folder names: moshi's lora.safetensors
+                with a config.json beside it that states rank and scaling, or what peft saves.
 
         Raises:
             WeightsError: A file is missing, damaged or truncated, or a tensor is missing, unknown or of another
@@ -195,11 +195,11 @@ class _Updates:
 
 
 def _lora_keys(found: folders.FolderFiles) -> Mapping[str, Any]:
-    """Return the config.json that states the updates' rank and scaling: the one beside their file."""
+    """Return the configuration that states the updates' rank and scaling: the one beside their file."""
     if found.lora_path is None or found.lora_path.parent == found.path:
         return found.raw_config
-    beside = found.lora_path.parent / "config.json"
-    return folders.read_json(beside) if beside.is_file() else found.raw_config
+    beside = stated_keys(found.lora_path)
+    return found.raw_config if beside is None else beside
 
 
 def _lora(path: Path | None, config: LMConfig, raw: Mapping[str, Any]) -> _Updates:

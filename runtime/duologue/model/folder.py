@@ -16,6 +16,7 @@ INDEX_NAME = "model.safetensors.index.json"
 MIMI_NAME = "tokenizer-e351c8d8-checkpoint125.safetensors"
 TOKENIZER_NAME = "tokenizer_spm_32k_3.model"
 LORA_NAME = "lora.safetensors"
+PEFT_NAME = "adapter_model.safetensors"
 STEP_GRAPH_NAME = "step.onnx"
 _MAX_JSON_BYTES = 16 << 20
 
@@ -52,7 +53,7 @@ def scan(path: Path, *, lora: str | Path | None = None) -> FolderFiles:
 
     Args:
         path: Folder, safetensors file or sharding index.
-        lora: LoRA file to use instead of the one config.json names.
+        lora: LoRA file, or folder with one, to use instead of the one config.json names.
 
     Raises:
         WeightsError: `path` or a file that config.json names does not exist.
@@ -130,9 +131,12 @@ def _named(folder: Path, raw: Mapping[str, Any], key: str, default: str | None) 
 
 def _lora(folder: Path, raw: Mapping[str, Any], given: str | Path | None) -> Path | None:
     if given is not None:
-        if not Path(given).is_file():
-            raise WeightsError(f"no LoRA file at {given}")
-        return Path(given)
+        path = Path(given)
+        tried = [path / LORA_NAME, path / PEFT_NAME] if path.is_dir() else [path]
+        for file in tried:
+            if file.is_file():
+                return file
+        raise WeightsError(f"no adapter at {path}; give a folder with {LORA_NAME} or {PEFT_NAME}, or the file itself")
     found = _named(folder, raw, "lora_name", None)
     if found is None and raw.get("lora") is True:
         found = _if_file(folder / LORA_NAME)

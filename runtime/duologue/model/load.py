@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -60,13 +62,34 @@ def load_model(
         ref = checkpoint.tensors[slot.tensor].rows(slot.row, slot.row + slot.out_features)
         _put(model, f"{module}.weight", _to_torch(ref).to(device, kind))
     _check_complete(model)
-    for module, pair in checkpoint.lora.items():
-        adapter = attach_lora(model, module, rank=pair.a.shape[0], scaling=checkpoint.lora_scaling)
-        _put(adapter, "lora_A.weight", _to_torch(pair.a).to(device, kind))
-        _put(adapter, "lora_B.weight", _to_torch(pair.b).to(device, kind))
+    _attach(model, checkpoint)
     if fuse_lora:
         merge_lora(model)
     return model.eval()
+
+
+def adapted_view(model: LanguageModel, adapted: Checkpoint) -> LanguageModel:
+    """Return a model that shares the weights of `model` and adds an adapter's updates to its linear layers.
+
+    Args:
+        model: The base, which stays as it is.
+        adapted: The base's checkpoint with the adapter.
+
+    Raises:
+        WeightsError: The adapter cannot be read.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    view = copy.deepcopy(model, memo=dict(shared))
+    _attach(view, adapted)
+    return view.eval()
+
+
+def _attach(model: LanguageModel, checkpoint: Checkpoint) -> None:
+    for module, pair in checkpoint.lora.items():
+        adapter = attach_lora(model, module, rank=pair.a.shape[0], scaling=checkpoint.lora_scaling)
+        like = adapter.base.weight
+        _put(adapter, "lora_A.weight", _to_torch(pair.a).to(like.device, like.dtype))
+        _put(adapter, "lora_B.weight", _to_torch(pair.b).to(like.device, like.dtype))
 
 
 def merge_lora(model: nn.Module) -> None:

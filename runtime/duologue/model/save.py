@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from duologue.model.folder import LORA_NAME, MIMI_NAME, MODEL_NAME, TOKENIZER_NA
 from duologue.model.layout import linear_slots, tensor_shapes
 from duologue.model.lm import LanguageModel
 from duologue.model.lora_linear import LoraLinear
+from duologue.replacing import replacing_folder
 
 _MIMI_CONFIG_NAME = "mimi_config.json"
 
@@ -44,20 +44,10 @@ def save_checkpoint(
     target = Path(folder)
     if lora not in ("fused", "apart"):
         raise ConfigError(f"lora must be 'fused' or 'apart', got {lora!r}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} exists and is not an empty folder; choose another")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        keys = _write_weights(model, work, lora) | (_copy_parts(source, work) if source else {})
-        config = {**model.config.to_dict(), **_carried(source), **keys, **(extra or {})}
+    with replacing_folder(target) as work:
+        keys = _write_weights(model, work, lora) | (copy_parts(source, work) if source else {})
+        config = {**model.config.to_dict(), **carried_keys(source), **keys, **(extra or {})}
         (work / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-        work.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def released_tensors(model: LanguageModel, *, fuse_lora: bool = True) -> dict[str, Tensor]:
@@ -107,7 +97,8 @@ def _write_weights(model: LanguageModel, work: Path, lora: str) -> dict[str, Any
     return keys
 
 
-def _copy_parts(source: Checkpoint, work: Path) -> dict[str, Any]:
+def copy_parts(source: Checkpoint, work: Path) -> dict[str, Any]:
+    """Copy a checkpoint's codec and tokenizer into a folder and return the keys of config.json that name them."""
     keys: dict[str, Any] = {}
     for key, path, default in (
         ("mimi_name", source.mimi_path, MIMI_NAME),
@@ -120,6 +111,7 @@ def _copy_parts(source: Checkpoint, work: Path) -> dict[str, Any]:
     return keys
 
 
-def _carried(source: Checkpoint | None) -> dict[str, Any]:
+def carried_keys(source: Checkpoint | None) -> dict[str, Any]:
+    """Return the keys of a checkpoint's config.json that describe it as a whole and not its weights."""
     raw = source.raw_config if source is not None else {}
     return {key: raw[key] for key in ("model_type", "lm_gen_config", "model_id") if key in raw}

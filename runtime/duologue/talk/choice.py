@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from duologue.agent import DuplexAgent
 from duologue.audio.echo import EchoAgent
 from duologue.audio.wire import LiveAgent
 from duologue.config import AgentConfig
+from duologue.model.adapters import adapter_name
 from duologue.session import Session
 from duologue.types import FRAME_SAMPLES
 
@@ -43,6 +44,31 @@ class AgentChoice:
         return self._agents[self._index].session(seed=seed)
 
 
+@dataclass(frozen=True, slots=True)
+class AdaptedAgent:
+    """An agent that always talks through one of its adapters."""
+
+    agent: DuplexAgent
+    adapter: str
+
+    @property
+    def note(self) -> str:
+        """What a listener should know about the weights."""
+        return self.agent.note
+
+    def session(self, *, seed: int) -> Session:
+        """Open a conversation."""
+        return self.agent.session(seed=seed, adapter=self.adapter)
+
+
+def choice_names(agents: Sequence[str], adapters: Sequence[str]) -> tuple[str, ...]:
+    """Return what the choices of an `AgentLoader` are called: each agent, then each with one of its adapters."""
+    names = []
+    for agent in agents:
+        names += [agent, *(f"{agent} + {adapter_name(path)}" for path in adapters if agent != ECHO)]
+    return tuple(names)
+
+
 def seed_for(index: int, seed: int, count: int) -> int:
     """Return the seed that makes an `AgentChoice` of `count` agents open agent `index` with `seed`."""
     return seed * count + index
@@ -54,7 +80,7 @@ class AgentLoader:
 
     Attributes:
         names: Folders in Moshi's format, `hf://owner/name`, "echo", or None for the default agent.
-        config: How they run.
+        config: How they run; each of its adapters is one more choice.
     """
 
     names: tuple[str | None, ...]
@@ -67,13 +93,17 @@ class AgentLoader:
             DuologueError: What loading one of them raised.
         """
         _keep_terminal_clean()
-        agents = [self._load(name) for name in self.names]
+        agents = [agent for name in self.names for agent in self._load(name)]
         for agent in agents[1:]:
             _warm_up(agent)
         return AgentChoice(agents)
 
-    def _load(self, name: str | None) -> LiveAgent:
-        return EchoAgent() if name == ECHO else DuplexAgent.load(name, self.config)
+    def _load(self, name: str | None) -> list[LiveAgent]:
+        if name == ECHO:
+            return [EchoAgent()]
+        # What is recorded is what the device heard, so the process records and not the session.
+        agent = DuplexAgent.load(name, replace(self.config, record=None))
+        return [agent, *(AdaptedAgent(agent, adapter_name(path)) for path in self.config.adapters)]
 
 
 def _keep_terminal_clean() -> None:

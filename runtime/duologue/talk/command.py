@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="a Moshi-format folder, hf://owner/name, or echo; repeat it to switch by key (default: small agent)",
     )
+    add(
+        "--adapter",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="a LoRA adapter of the agent, one more to switch to by key; repeatable",
+    )
     add("--config", type=Path, metavar="FILE", help="agent settings, TOML or JSON")
     add("--seed", type=int, default=0, help="seed of the agent's choices (default: 0)")
     add("--seconds", type=float, metavar="N", help="end after N seconds (default: until q)")
@@ -58,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
 
     _check(options)
     config = _agent_config(options)
+    if options.record is None and config.record is not None:
+        options.record = Path(config.record)
     out = options.out or options.record or _DEFAULT_OUT
     recording = partial_recording(options.record) if options.record is not None else None
     try:
@@ -90,7 +100,8 @@ def _check(options: argparse.Namespace) -> None:
 def _agent_config(options: argparse.Namespace) -> AgentConfig:
     from duologue.config import AgentConfig
 
-    return AgentConfig.load(options.config) if options.config is not None else AgentConfig()
+    config = AgentConfig.load(options.config) if options.config is not None else AgentConfig()
+    return replace(config, adapters=(*config.adapters, *options.adapter))
 
 
 def _open(options: argparse.Namespace, config: AgentConfig, recording: Path | None) -> LiveSession:
@@ -98,6 +109,7 @@ def _open(options: argparse.Namespace, config: AgentConfig, recording: Path | No
     from duologue.talk.choice import AgentLoader, seed_for
     from duologue.talk.device_choice import device_spec
 
+    count = len(_choices(options, config))
     names = tuple(options.agent) if options.agent else (None,)
     device = device_spec(options.input, options.output)
     if not options.json:
@@ -105,10 +117,16 @@ def _open(options: argparse.Namespace, config: AgentConfig, recording: Path | No
     return open_live(
         load_agent=AgentLoader(names=names, config=config),
         device=device,
-        seed=seed_for(0, options.seed, len(names)),
+        seed=seed_for(0, options.seed, count),
         record_path=str(recording) if recording is not None else None,
         cancels_echo=options.aec,
     )
+
+
+def _choices(options: argparse.Namespace, config: AgentConfig) -> tuple[str, ...]:
+    from duologue.talk.choice import choice_names
+
+    return choice_names(options.agent or (_DEFAULT_AGENT,), config.adapters)
 
 
 def _hold(
@@ -118,7 +136,7 @@ def _hold(
     from duologue.talk.keep import keep
     from duologue.talk.state import Setup, TalkState
 
-    agents = tuple(options.agent or (_DEFAULT_AGENT,))
+    agents = _choices(options, config)
     setup = Setup(
         agents=agents,
         device=live.device,

@@ -79,7 +79,7 @@ class TalkControl:
     def next_agent(self) -> None:
         """Begin a new conversation with the next agent."""
         if len(self._agents) < 2:
-            self._state.say("one agent only: give --agent several times to switch between them", "warn")
+            self._state.say("one agent only: give --adapter, or --agent several times, to switch", "warn")
             return
         self._start(lambda: self._begin_anew((self._agent_index + 1) % len(self._agents)), is_slow=True)
 
