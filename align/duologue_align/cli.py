@@ -1,4 +1,5 @@
-"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft, mine, judge-check.
+"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft, mine, judge-check,
+evaluate.
 
 Exit codes: 0 done, 1 a check failed, 2 a wrong argument or setting, or a package missing, 130 interrupted.
 """
@@ -14,7 +15,10 @@ from pathlib import Path
 
 from duologue.errors import DuologueError
 from duologue_align.codec.commands import add_commands as add_codec_commands
+from duologue_align.evaluation.commands import add_commands as add_evaluation_commands
+from duologue_align.export.commands import add_commands as add_export_commands
 from duologue_align.judge.commands import add_commands as add_judge_commands
+from duologue_align.rl.commands import add_commands as add_rl_commands
 from duologue_align.segments.commands import add_commands as add_segments_commands
 from duologue_align.sft.commands import add_commands as add_sft_commands
 
@@ -67,6 +71,9 @@ def _build_parser() -> argparse.ArgumentParser:
     add_sft_commands(commands)
     add_segments_commands(commands)
     add_judge_commands(commands)
+    add_rl_commands(commands)
+    add_export_commands(commands)
+    add_evaluation_commands(commands)
     return parser
 
 

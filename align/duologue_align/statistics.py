@@ -57,6 +57,75 @@ def bootstrap(
     return Interval(value=value, low=float(low), high=float(high))
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and what it was in each resample; from one `Resampling`, two of them may be subtracted: they are paired.
+
+    Attributes:
+        value: The figure, or None where there is nothing to compute it from.
+        draws: Its values in the resamples, nan where undefined, shape [draws].
+    """
+
+    value: float | None
+    draws: npt.NDArray[np.float64]
+
+    @property
+    def interval(self) -> Interval:
+        """The figure with its 95 % percentile interval."""
+        if self.value is None:
+            return Interval(value=None, low=None, high=None)
+        kept = self.draws[~np.isnan(self.draws)]
+        # Rounding keeps an exact tie from looking significant by a rounding error.
+        low, high = np.percentile(kept, [2.5, 97.5]).round(9) if len(kept) else (self.value, self.value)
+        return Interval(value=self.value, low=float(low), high=float(high))
+
+    def minus(self, other: Estimate) -> Estimate:
+        """Return the difference, paired by resample."""
+        if self.value is None or other.value is None:
+            return Estimate(None, self.draws)
+        return Estimate(self.value - other.value, self.draws - other.draws)
+
+
+class Resampling:
+    """One set of resamples of the conversations for all figures, so that differences between agents are paired.
+
+    Source: Efron 1979; cluster bootstrap, percentile method.
+    """
+
+    def __init__(self, clusters: int, *, draws: int = 2000, seed: int = 0) -> None:
+        """Draw how often each conversation is in each resample.
+
+        Args:
+            clusters: Conversations.
+            draws: Resamples.
+            seed: Same seed, same intervals.
+        """
+        rng = np.random.default_rng(seed)
+        shares = np.full(max(clusters, 1), 1 / max(clusters, 1))
+        self._counts: npt.NDArray[np.float64] = rng.multinomial(clusters, shares, size=draws).astype(np.float64)
+
+    def ratio(self, parts: Sequence[tuple[float, float]]) -> Estimate:
+        """Estimate the sum of the first numbers over the sum of the second, one pair per conversation."""
+        sums = self._counts @ np.asarray(parts, dtype=np.float64).reshape(-1, 2)
+        draws = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] != 0)
+        return Estimate(ratio(parts), draws)
+
+    def median(self, parts: Sequence[Sequence[float]]) -> Estimate:
+        """Estimate the median of all values, which come by conversation."""
+        values = np.array([value for part in parts for value in part], dtype=np.float64)
+        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        order = np.argsort(values, kind="stable")
+        reached = self._counts[:, owners[order]].cumsum(axis=1)
+        draws = np.full(len(self._counts), np.nan)
+        if len(values):
+            total = reached[:, -1]
+            some = total > 0
+            places = [np.floor((total[some] - 1) / 2), np.floor(total[some] / 2)]
+            middle = [values[order][(reached[some] > place[:, None]).argmax(axis=1)] for place in places]
+            draws[some] = (middle[0] + middle[1]) / 2
+        return Estimate(pooled_median(parts), draws)
+
+
 def matching_test(scores: npt.ArrayLike, *, draws: int = 20_000, seed: int = 0) -> float | None:
     """Return the one-sided p value that partners score as high as they do together by chance.
 

@@ -1,0 +1,53 @@
+"""What a judge thinks of the replies, each asked only once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from duologue.replacing import replace_file
+from duologue_align.judge.judge import Answer
+from duologue_align.judge.panel import JudgePanel
+
+
+class Quality:
+    """A panel of judges with a memory on disk.
+
+    Attributes:
+        name: Of the panel.
+    """
+
+    def __init__(self, panel: JudgePanel, name: str, memory: Path | None = None) -> None:
+        """Open the memory.
+
+        Args:
+            panel: Who judges.
+            name: Its name or file; scores of another one are not reused.
+            memory: A JSON file, or None to forget.
+        """
+        self.name, self._panel, self._memory = name, panel, memory
+        self._scores: dict[str, float | None] = {}
+        if memory is not None and memory.is_file():
+            try:
+                self._scores = dict(json.loads(memory.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError):
+                self._scores = {}
+
+    def score(self, answers: Sequence[Answer]) -> list[float]:
+        """Return the panel's score of each answer, in [0, 2]; nan where no judge had one."""
+        keys = [self._key(answer) for answer in answers]
+        new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self._scores}
+        if new:
+            scores = self._panel.score(list(new.values()))
+            self._scores |= {k: None if math.isnan(s) else s for k, s in zip(new, scores, strict=True)}
+            if self._memory is not None:
+                replace_file(self._memory, json.dumps(self._scores).encode())
+        found = [self._scores[key] for key in keys]
+        return [math.nan if score is None else score for score in found]
+
+    def _key(self, answer: Answer) -> str:
+        content = json.dumps([self.name, answer.user, answer.reply])
+        return hashlib.sha256(content.encode()).hexdigest()[:24]
