@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import sft_case
+from duologue.codec import MimiConfig
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
 from duologue.model.layout import linear_slots
@@ -37,7 +38,9 @@ def tiny_config() -> LMConfig:
 
 def write_base(folder: Path, *, seed: int = 3) -> Path:
     """Write a base model with codec and tokenizer."""
-    write_untrained_bundle(folder, seed=seed, config=tiny_config(), mimi_config=sft_case.MIMI)
+    write_untrained_bundle(
+        folder, seed=seed, config=tiny_config(), mimi_config=MimiConfig.from_dict(sft_case.MIMI).to_dict()
+    )
     return folder
 
 
