@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from virtual_jack import may_hurry
+
 _BLOCK = 480
 _ALSA = """
 pcm.agent { type pulse hint { show on description "agent" } }
@@ -50,7 +52,8 @@ class PulseServer:
             f"module-pipe-source source_name=vmic file={folder}/mic {pipe}",
         ]
         loads = [argument for module in modules for argument in ("-L", module)]
-        command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", *loads]
+        command = ["chrt", "-r", "10"] if may_hurry() else []
+        command += ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", *loads]
         with (folder / "pulse.log").open("w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         until_s = time.monotonic() + 10

@@ -47,7 +47,9 @@ def test_memory_and_lag_stay_constant() -> None:
     assert max(settled_mb) - min(settled_mb) < 5
     # The report was asked for after the counters.
     assert 0 <= report.latency["total"].count - stats.frames <= 25
-    assert stats.frames >= 60 * MINUTES * 12.5 - 3 - (stats.dropped_user_ms + stats.lost_input_ms) / 80
+    # Whoever starves the device's thread for a second of real time makes it count as lost until it is opened again.
+    lost_ms = stats.dropped_user_ms + stats.lost_input_ms + 2_500 * stats.device_losses
+    assert stats.frames >= 60 * MINUTES * 12.5 - 3 - lost_ms / 80
     assert stats.drift_ppm == pytest.approx(-200, abs=20) or MINUTES < 1
     tail_ms = sorted(lags_ms[-100:])
     assert tail_ms[50] == pytest.approx(160, abs=10 + stats.concealed_ms)

@@ -13,6 +13,7 @@ from duologue.audio.clock import LagController, RateMeter
 from duologue.audio.fake import FakeDevice, FakeTiming, User, play_array
 from duologue.audio.files import AudioFile
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
+from duologue.audio.playout import WINDOW_FRAMES, PlayoutMeter
 from duologue.audio.port import SharedPort, read_counters
 from duologue.errors import ConfigError
 from duologue.types import FRAME_SAMPLES, FrameResult
@@ -31,6 +32,10 @@ def _tone(rate_hz: int, level: float = 0.5, hz: float = 440.0) -> User:
         return (level * np.sin(2 * np.pi * hz * (start + np.arange(count)) / rate_hz)).astype(np.float32)
 
     return user
+
+
+def _ns(time_s: float) -> int:
+    return 1_000_000_000 + int(1e9 * time_s)
 
 
 class Simulation:
@@ -55,13 +60,22 @@ class Simulation:
         self.frames: list[LoopFrame] = []
         self.now_s = 0.0
 
-    def run(self, until_s: float, *, engine_stalls: tuple[float, float] = (0.0, 0.0)) -> None:
+    def run(
+        self,
+        until_s: float,
+        *,
+        engine_stalls: tuple[float, float] = (0.0, 0.0),
+        late_s: Callable[[float], float] = lambda now_s: 0.0,
+    ) -> None:
+        """Make the device's calls; replies come `late_s` after the call that completed their frame."""
         while self.device.next_call_s() <= until_s:
             self.now_s = self.device.next_call_s()
-            now_ns = 1_000_000_000 + int(1e9 * self.now_s)
-            self.device.call(now_ns=now_ns)
+            self.device.call(now_ns=_ns(self.now_s))
             if not engine_stalls[0] <= self.now_s < engine_stalls[1]:
-                self.frames += self.loop.pump(now_ns, limit=8)
+                at_s = self.now_s + late_s(self.now_s)
+                while self.port.input_fill >= self.loop.samples_to_wait_for and self.device.next_call_s() < at_s:
+                    self.device.call(now_ns=_ns(self.device.next_call_s()))
+                self.frames += self.loop.pump(_ns(max(at_s, self.now_s)), limit=8)
 
     @property
     def heard(self) -> np.ndarray:
@@ -111,8 +125,9 @@ def test_other_rates_return_the_tone_at_the_same_lag(simulate: Callable[..., Sim
 def test_ten_minutes_of_drift_lose_nothing_and_do_not_click(
     simulate: Callable[..., Simulation], drift_ppm: float
 ) -> None:
+    rate_hz = 16_000
     timing = FakeTiming(input_ppm=37.0, output_ppm=37.0 + drift_ppm, is_one_clock=False, jitter_ms=0.5)
-    simulation = simulate(_tone(48_000, hz=200), timing, rate_hz=48_000)
+    simulation = simulate(_tone(rate_hz, hz=200), timing, rate_hz=rate_hz)
     simulation.run(600.0)
     counters = read_counters(simulation.port)
     assert counters.concealed_output_samples == 0
@@ -124,8 +139,8 @@ def test_ten_minutes_of_drift_lose_nothing_and_do_not_click(
     lags_ms = np.convolve([frame.lag_ms for frame in simulation.frames], np.full(12, 1 / 12), mode="valid")
     assert np.abs(lags_ms - 120).max() < 1.5
     # A click would stand out of the tone's second difference, which the drift does not change.
-    second = np.abs(np.diff(simulation.heard[48_000:], n=2))
-    assert second.max() < 1.05 * 0.5 * (2 * np.pi * 200 / 48_000) ** 2 + 2e-4
+    second = np.abs(np.diff(simulation.heard[rate_hz:], n=2))
+    assert second.max() < 1.05 * 0.5 * (2 * np.pi * 200 / rate_hz) ** 2 + 2e-4
 
 
 def test_a_short_engine_stall_is_caught_up_without_losing_the_user(simulate: Callable[..., Simulation]) -> None:
@@ -199,6 +214,47 @@ def test_the_canceller_takes_the_agents_voice_out(
     assert 10 * np.log10(powers[0] / powers[1]) > 15
     assert canceller is not None
     assert canceller.reduction_db > 6
+
+
+@pytest.mark.parametrize("rate_hz", [24_000, 48_000])
+def test_the_playout_shrinks_to_what_the_replies_need_and_grows_with_them(
+    simulate: Callable[..., Simulation], rate_hz: int
+) -> None:
+    settings = LoopSettings(playout_ms=60.0, adapts_playout=True)
+    simulation = simulate(play_array(np.zeros(1, dtype=np.float32)), rate_hz=rate_hz, block_ms=10, settings=settings)
+    simulation.run(20.0, late_s=lambda now_s: 0.012)
+    # A frame of 80 ms, replies 12 ms late, 6 ms to spare, none cut for less than 4 ms; the look-ahead of the resampler
+    # completes a frame one block later.
+    normal_ms = 98 if rate_hz == 24_000 else 108 + 1e3 * simulation.loop.held_s
+    assert -1 <= simulation.frames[-1].lag_ms - normal_ms < 4.1
+    assert simulation.loop.counters.cut_agent == pytest.approx((140 - normal_ms) * 24, abs=4.1 * 24)
+    concealed = read_counters(simulation.port).concealed_output_samples
+    assert concealed == 0
+    simulation.run(25.0, late_s=lambda now_s: 0.030)
+    assert 17 <= simulation.frames[-1].lag_ms - normal_ms < 23
+    assert (read_counters(simulation.port).concealed_output_samples - concealed) / rate_hz < 0.013
+    simulation.run(45.0, late_s=lambda now_s: 0.012)
+    assert -1 <= simulation.frames[-1].lag_ms - normal_ms < 4.1
+
+
+def test_the_playout_follows_over_two_clocks_without_a_cut(simulate: Callable[..., Simulation]) -> None:
+    timing = FakeTiming(input_ppm=-80.0, output_ppm=120.0, is_one_clock=False)
+    settings = LoopSettings(playout_ms=60.0, adapts_playout=True)
+    simulation = simulate(_tone(24_000, hz=200), timing, block_ms=10, settings=settings)
+    simulation.run(40.0, late_s=lambda now_s: 0.010)
+    assert np.mean([frame.lag_ms for frame in simulation.frames[-50:]]) == pytest.approx(80 + 16, abs=12)
+    assert simulation.loop.counters.cut_agent == 0
+    assert read_counters(simulation.port).concealed_output_samples == 0
+    second = np.abs(np.diff(simulation.heard[24_000:], n=2))
+    assert second.max() < 1.05 * 0.5 * (2 * np.pi * 200 / 24_000) ** 2 + 2e-4
+
+
+def test_a_stall_is_no_jitter() -> None:
+    meter = PlayoutMeter(0.030)
+    assert meter.add(0.5) == pytest.approx(0.076)
+    for _ in range(WINDOW_FRAMES):
+        meter.add(0.010)
+    assert meter.playout_s == pytest.approx(0.016)
 
 
 def test_a_driver_that_gives_nan_does_not_stop_the_conversation(simulate: Callable[..., Simulation]) -> None:

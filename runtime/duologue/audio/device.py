@@ -21,6 +21,7 @@ class StreamInfo:
         input_latency_ms: What the driver claims; a hint only, 0 when it claims nothing plausible.
         output_latency_ms: Likewise.
         is_one_clock: Whether one stream carries both directions.
+        scheduling: What the system granted the driver's threads, such as "real-time 10"; "" where none was asked for.
     """
 
     input_name: str
@@ -31,6 +32,7 @@ class StreamInfo:
     input_latency_ms: float = 0.0
     output_latency_ms: float = 0.0
     is_one_clock: bool = True
+    scheduling: str = ""
 
 
 class OpenDevice(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from duologue.audio.device import StreamInfo
 from duologue.audio.port import SharedPort
+from duologue.audio.priority import hurry
 from duologue.audio.spawn import spawn
 from duologue.errors import DeviceError, DuologueError
 
@@ -159,9 +160,11 @@ def _serve(pipe: Connection[Any, Any], question: str, spec: PortAudioSpec | None
             pipe.send(portaudio.query_devices())
             return
         assert spec is not None
+        # PortAudio's and the sound server's threads inherit it.
+        scheduling = hurry(is_real_time=True)
         shared = SharedPort(name)
         streams = portaudio.open_streams(spec, shared.port)
-        pipe.send(streams.info)
+        pipe.send(replace(streams.info, scheduling=scheduling))
         _run(pipe, streams)
     except (EOFError, BrokenPipeError):
         pass

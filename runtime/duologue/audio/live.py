@@ -59,7 +59,7 @@ class LiveSession:
     Attributes:
         note: What a listener should know about the agent's weights; "" for a trained model.
         device: What the device agreed to when the conversation began.
-        playout_ms: Time a frame may take before the loudspeaker runs dry.
+        playout_ms: Time a frame may take, at first, before the loudspeaker runs dry; `stats` tells the present one.
     """
 
     note: str

@@ -1,9 +1,10 @@
 """The frame loop between the rings and the conversation: re-block, resample, step, and keep the lag bounded.
 
 Lag is all the audio under way: what waits in the microphone's ring, the frame being filled, what waits in the
-loudspeaker's ring. It is set at the start (one frame plus `playout_ms`) and then held:
+loudspeaker's ring. It is set at the start (one frame plus `playout_ms`) and then held, or, on request, made to follow
+how late the replies come, so that it is never longer than these ten seconds need:
 
-* One clock: nothing ever changes it but a loss, so equal rates pass the audio bit for bit.
+* One clock: nothing ever changes it but a loss or a new need, so equal rates pass the audio bit for bit.
 * Two clocks: the agent's resampler follows their drift.
 * After a stall every waiting user frame up to `max_backlog_ms` is still heard, as fast as the engine can; older ones
   are dropped. The loudspeaker, which faded to silence meanwhile, is then late by the length of the stall; that excess
@@ -23,12 +24,15 @@ import numpy as np
 from duologue._native import AudioPort, VariableResampler, monotonic_ns
 from duologue.audio.canceller import EchoCanceller
 from duologue.audio.clock import LagController, RateMeter
+from duologue.audio.playout import PlayoutMeter
 from duologue.errors import ConfigError
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
 
 _QUIET_RMS = 10 ** (-50 / 20)
 _CROSSFADE_SAMPLES = 240
 _TOLERANCE_S = 0.04
+# Where the lag is known to the sample and is to be as small as can be.
+_FINE_TOLERANCE_S = 0.004
 _MAX_EXTRAPOLATION_S = 0.1
 _HISTORY_SAMPLES = 2 * SAMPLE_RATE_HZ
 
@@ -39,11 +43,13 @@ class LoopSettings:
 
     Attributes:
         playout_ms: Time a frame may take from its last sample to its first reply sample at the loudspeaker's ring.
+        adapts_playout: Whether that is only the beginning and follows how late the replies come.
         max_backlog_ms: User's audio that may wait before the oldest is dropped.
         max_lag_ms: Excess over the normal lag above which loud frames are cut, too.
     """
 
     playout_ms: float = 40.0
+    adapts_playout: bool = False
     max_backlog_ms: float = 480.0
     max_lag_ms: float = 240.0
 
@@ -118,6 +124,8 @@ class DuplexLoop:
         self._canceller = canceller
         self.step = step
         self._settings = settings
+        self._playout_s = settings.playout_ms / 1e3
+        self._playout = PlayoutMeter(self._playout_s) if settings.adapts_playout else None
         self.attach(port, is_one_clock=is_one_clock)
 
     def attach(self, port: AudioPort, *, is_one_clock: bool) -> None:
@@ -138,7 +146,7 @@ class DuplexLoop:
     @property
     def target_lag_s(self) -> float:
         """The lag that the loop holds."""
-        return (FRAME_MS + self._settings.playout_ms) / 1e3
+        return FRAME_MS / 1e3 + self._playout_s
 
     @property
     def drift_ppm(self) -> float | None:
@@ -160,13 +168,16 @@ class DuplexLoop:
 
     def lag_s(self, now_ns: int | None = None) -> float:
         """Return the audio under way, between callbacks carried on from the last stamps so that blocks do not show."""
-        now_ns = monotonic_ns() if now_ns is None else now_ns
+        return sum(self._lag_parts_s(monotonic_ns() if now_ns is None else now_ns))
+
+    def _lag_parts_s(self, now_ns: int) -> tuple[float, float]:
+        """Return what waits on the user's side and on the agent's."""
         in_count, in_ns, out_count, out_ns = self._port.clocks()
         received = in_count / self._in_hz + _since(in_ns, now_ns)
         played = out_count / self._out_hz + _since(out_ns, now_ns)
         waiting = received - self._port.input_read / self._in_hz + len(self._pending) / SAMPLE_RATE_HZ
         # A resampler takes its look-ahead in before it gives anything out.
-        return waiting + self._port.output_written / self._out_hz - played + self.held_s
+        return waiting + self.held_s, self._port.output_written / self._out_hz - played
 
     def pump(self, now_ns: int | None = None, *, limit: int = 1) -> list[LoopFrame]:
         """Run at most `limit` frames of what waits and return them."""
@@ -229,7 +240,7 @@ class DuplexLoop:
             pcm = _cut(pcm, cut)
             self.counters.cut_agent += cut
             self._jump()
-        elif excess_s < (-_TOLERANCE_S if self._is_aligned else 0):
+        elif excess_s < (-self._tolerance_s(pcm) if self._is_aligned else 0):
             missing = round(-excess_s * SAMPLE_RATE_HZ)
             pcm = np.concatenate([np.zeros(missing, dtype=np.float32), pcm])
             self.counters.inserted += missing
@@ -244,28 +255,40 @@ class DuplexLoop:
 
     def _follow_clocks(self, now_ns: int | None) -> float:
         """Return the excess lag, and bend the agent's speed where there are two clocks."""
-        now_s = (monotonic_ns() if now_ns is None else now_ns) / 1e9
+        now_ns = monotonic_ns() if now_ns is None else now_ns
+        now_s = now_ns / 1e9
         in_count, in_ns, out_count, out_ns = self._port.clocks()
         # What the rings lost or lacked has passed the device all the same.
         self.meters[0].add(in_ns / 1e9, in_count + self._port.lost_input)
         self.meters[1].add(out_ns / 1e9, out_count + self._port.concealed_output)
+        waiting_s, queued_s = self._lag_parts_s(now_ns)
+        if self._playout is not None:
+            self._playout_s = self._playout.add(waiting_s)
         # The frame at hand is in neither ring.
-        lag_s = self.lag_s(now_ns) + FRAME_MS / 1e3
+        lag_s = waiting_s + queued_s + FRAME_MS / 1e3
         elapsed_s = now_s - self._last_update_s if self._last_update_s is not None else 0.0
         self._last_update_s = now_s
         if self._controller is not None and self._from_model is not None and self._is_aligned:
+            self._controller.target_s = self.target_lag_s
             self._from_model.set_speed(self._controller.update(lag_s, elapsed_s))
         return lag_s - self.target_lag_s
 
     def _samples_to_cut(self, pcm: Pcm, excess_s: float) -> int:
-        is_quiet = float(np.sqrt(np.mean(pcm * pcm))) < _QUIET_RMS
-        if excess_s < (_TOLERANCE_S if is_quiet else self._settings.max_lag_ms / 1e3):
+        if excess_s < (self._tolerance_s(pcm) if _is_quiet(pcm) else self._settings.max_lag_ms / 1e3):
             return 0
         return min(round(excess_s * SAMPLE_RATE_HZ), len(pcm) - _CROSSFADE_SAMPLES)
+
+    def _tolerance_s(self, pcm: Pcm) -> float:
+        is_fine = self._playout is not None and self._controller is None and _is_quiet(pcm)
+        return _FINE_TOLERANCE_S if is_fine else _TOLERANCE_S
 
     def _jump(self) -> None:
         if self._controller is not None:
             self._controller.jump()
+
+
+def _is_quiet(pcm: Pcm) -> bool:
+    return float(np.sqrt(np.mean(pcm * pcm))) < _QUIET_RMS
 
 
 def _since(stamp_ns: int, now_ns: int) -> float:

@@ -18,6 +18,14 @@ CAPACITY_SAMPLES = 1 << 17
 _BINS_PER_OCTAVE = 8
 
 
+class _Memory(SharedMemory):
+    """Memory that somebody may still look into when it goes; it is unmapped with the process then, without a word."""
+
+    def __del__(self) -> None:
+        with suppress(BufferError):
+            super().__del__()
+
+
 class SharedPort:
     """An `AudioPort` in shared memory, created by the conversation and attached by the driver's process.
 
@@ -33,7 +41,7 @@ class SharedPort:
             StreamError: If the memory of that name holds no port.
         """
         self._is_owner = name is None
-        self._memory = SharedMemory(name=name, create=self._is_owner, size=audio_port_bytes(capacity))
+        self._memory = _Memory(name=name, create=self._is_owner, size=audio_port_bytes(capacity))
         self.name = self._memory.name
         # Whole pages, so the port's alignment holds; the counters start at zero.
         self.port = AudioPort(self._memory.buf, capacity=capacity if self._is_owner else 0)

@@ -37,7 +37,7 @@ class LiveOptions:
         load_agent: Returns the agent; called in the conversation's process.
         device: Sound device.
         seed: Seed of the conversation.
-        playout_ms: Time a frame may take; None measures the agent first.
+        playout_ms: Time a frame may take; None measures the agent first and then follows how late its replies come.
         max_backlog_ms: User's audio that may wait before the oldest is dropped.
         max_lag_ms: Excess lag above which loud frames are cut, too.
         watchdog_ms: Silence of the driver after which the device counts as lost.
@@ -102,7 +102,7 @@ class LiveStats:
         frames: Steps.
         device: What the device agreed to; None while it is lost.
         device_losses: Times the device was lost.
-        playout_ms: Time a frame may take before the loudspeaker runs dry.
+        playout_ms: Time a frame may take now before the loudspeaker runs dry.
         lag_ms: Audio under way now.
         drift_ppm: How much faster the loudspeaker's clock runs than the microphone's; None until it is known.
         dropped_user_ms: User's audio that waited too long and was dropped.

@@ -21,6 +21,7 @@ from duologue.audio.device import DeviceSpec, OpenDevice, StreamInfo
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.outbox import Outbox
 from duologue.audio.port import SharedPort, read_counters
+from duologue.audio.priority import hurry
 from duologue.audio.wire import (
     Command,
     Failure,
@@ -36,7 +37,7 @@ from duologue.errors import DeviceError
 from duologue.metrics.latency import LatencyHistogram
 from duologue.metrics.types import Event
 from duologue.session import Session
-from duologue.types import FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
+from duologue.types import FRAME_MS, FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
 
 _WARMUP_FRAMES = 15
 _PLAYOUT_MARGIN_MS = 15.0
@@ -48,6 +49,7 @@ def serve(pipe: Connection[Any, Any], port_name: str, options: LiveOptions) -> N
     """Hold one conversation; the entry point of the process."""
     # The terminal sends an interrupt to everyone in it; the host decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hurry(is_real_time=False)
     worker: Worker | None = None
     try:
         worker = Worker(pipe, port_name, options)
@@ -93,7 +95,10 @@ class Worker:
         self._session = self._open_session(options.seed)
         playout_ms = options.playout_ms if options.playout_ms is not None else math.ceil(warm_ms + _PLAYOUT_MARGIN_MS)
         self._settings = LoopSettings(
-            playout_ms=min(playout_ms, 1000), max_backlog_ms=options.max_backlog_ms, max_lag_ms=options.max_lag_ms
+            playout_ms=min(playout_ms, 1000),
+            adapts_playout=options.playout_ms is None,
+            max_backlog_ms=options.max_backlog_ms,
+            max_lag_ms=options.max_lag_ms,
         )
         # What lives now lives to the end; collecting it again and again would only cost time.
         gc.collect()
@@ -292,7 +297,7 @@ class Worker:
             frames=done.frames,
             device=self._device.info if self._device is not None else None,
             device_losses=self._losses,
-            playout_ms=self._settings.playout_ms,
+            playout_ms=1e3 * self._loop.target_lag_s - FRAME_MS,
             lag_ms=1e3 * self._loop.lag_s(),
             drift_ppm=self._loop.drift_ppm,
             dropped_user_ms=1e3 * done.dropped_user / SAMPLE_RATE_HZ,

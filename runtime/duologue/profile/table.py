@@ -113,7 +113,8 @@ def _audio_lines(report: ProfileReport) -> Iterator[str]:
         yield f"no audio: {report.no_audio}"
         return
     device = audio.device
-    yield f"audio     {device.input_name} -> {device.output_name} ({device.host_api}), {_rates(audio)}"
+    thread = f", thread {device.scheduling}" if device.scheduling else ""
+    yield f"audio     {device.input_name} -> {device.output_name} ({device.host_api}), {_rates(audio)}{thread}"
     yield (
         f"  latency reported {audio.reported_device_ms:.1f} ms (in {device.input_latency_ms:.1f}, "
         f"out {device.output_latency_ms:.1f}), measured {_measured(audio)}"

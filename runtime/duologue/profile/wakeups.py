@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import ClassVar, Self
 
 from duologue.profile.clock import Clock
 from duologue.profile.timing import Timing, summarise
@@ -31,58 +32,22 @@ def tick_overshoots_ms(clock: Clock, should_stop: Callable[[], bool]) -> list[fl
     return overshoots_ms
 
 
-class Ticker:
-    """A thread that ticks while the block runs; what it waits beyond an idle one, it waits for the interpreter."""
+class _Beside:
+    """A thread that works while the block runs."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Prepare; the block starts it."""
+    _name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._durations_ms: list[float] = []
         self._stop = threading.Event()
-        self._overshoots_ms: list[float] = []
-        self._thread = threading.Thread(target=self._run, args=(clock,), name="duologue-ticker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
 
     @property
     def timing(self) -> Timing:
-        """How late the wake-ups were; complete after the block."""
-        return summarise(self._overshoots_ms)
+        """What the thread measured; complete after the block."""
+        return summarise(self._durations_ms)
 
-    def __enter__(self) -> Ticker:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self, clock: Clock) -> None:
-        self._overshoots_ms = tick_overshoots_ms(clock, self._stop.is_set)
-
-
-class GilHog:
-    """A thread that keeps the interpreter for 60 to 90 ms at a time, as an application may: it sorts a long list.
-
-    Attributes:
-        holds_ms: How long each sort took, waiting for a core included.
-    """
-
-    def __init__(self, *, hold_ms: float = 75.0) -> None:
-        """Find the length of the list; takes about three holds.
-
-        Args:
-            hold_ms: How long one sort shall take.
-        """
-        self.holds_ms: list[float] = []
-        self._values = _values_that_take(hold_ms)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="duologue-gil-hog", daemon=True)
-
-    @property
-    def timing(self) -> Timing:
-        """How long the interpreter was kept."""
-        return summarise(self.holds_ms)
-
-    def __enter__(self) -> GilHog:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -93,8 +58,43 @@ class GilHog:
         self._thread.join()
 
     def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Ticker(_Beside):
+    """Ticks, and measures how late it woke up; what it waits beyond an idle one, it waits for the interpreter."""
+
+    _name = "duologue-ticker"
+
+    def __init__(self, clock: Clock) -> None:
+        """Prepare; the block starts it."""
+        super().__init__()
+        self._clock = clock
+
+    def _run(self) -> None:
+        self._durations_ms = tick_overshoots_ms(self._clock, self._stop.is_set)
+
+
+class GilHog(_Beside):
+    """Keeps the interpreter for 60 to 90 ms at a time, as an application may, and measures how long: it sorts a list.
+
+    A hold includes the time in which the thread waited for a core.
+    """
+
+    _name = "duologue-gil-hog"
+
+    def __init__(self, *, hold_ms: float = 75.0) -> None:
+        """Find the length of the list; takes about three holds.
+
+        Args:
+            hold_ms: How long one sort shall take.
+        """
+        super().__init__()
+        self._values = _values_that_take(hold_ms)
+
+    def _run(self) -> None:
         while not self._stop.is_set():
-            self.holds_ms.append(_sort_ms(self._values))
+            self._durations_ms.append(_sort_ms(self._values))
 
 
 def _values_that_take(hold_ms: float) -> list[float]:

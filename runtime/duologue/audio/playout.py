@@ -1,0 +1,40 @@
+"""How much of the agent's audio must wait for the loudspeaker: as little as the lateness of the replies allows."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW_FRAMES = 125
+"""Replies that count: those of the last ten seconds."""
+_GUARD_S = 0.006
+_STALL_S = 0.040
+
+
+class PlayoutMeter:
+    """Follows how late replies come.
+
+    A frame's reply is late by the user's audio that has come in since the frame was complete. The latest reply of ten
+    seconds, and 6 ms to spare, is what must wait. A reply later than that by more than 40 ms is a stall and
+    no jitter: it counts for 40 ms, and the loop makes up for the rest.
+    """
+
+    def __init__(self, playout_s: float) -> None:
+        """Start with an estimate, which stands until ten seconds have passed or more is needed.
+
+        Args:
+            playout_s: The estimate.
+        """
+        self.playout_s = playout_s
+        self._late_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
+
+    def add(self, late_s: float) -> float:
+        """Note a reply and return what must wait from now on, in s.
+
+        Args:
+            late_s: How late it came.
+        """
+        self._late_s.append(min(late_s, self.playout_s + _STALL_S))
+        needed_s = max(self._late_s) + _GUARD_S
+        if len(self._late_s) == WINDOW_FRAMES or needed_s > self.playout_s:
+            self.playout_s = needed_s
+        return self.playout_s
