@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -139,6 +140,14 @@ def cache_folder(config: AgentConfig) -> Path:
 def has_bundled_agent() -> bool:
     """Return whether this installation has a trained default agent."""
     return (BUNDLED / "config.json").is_file()
+
+
+def bundled_agent_facts() -> dict[str, str]:
+    """Return what the default agent is called and, where it is trained, the SHA-256 of each of its weights files."""
+    if not has_bundled_agent():
+        return {"name": "untrained (seeded random weights)"}
+    files_of_weights = [path for path in sorted(BUNDLED.iterdir()) if path.suffix in (".safetensors", ".model")]
+    return {"name": BUNDLED.name} | {path.name: sha256(path.read_bytes()).hexdigest() for path in files_of_weights}
 
 
 def default_bundle(cache: Path) -> Path:

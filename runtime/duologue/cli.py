@@ -137,9 +137,19 @@ def _run(options: argparse.Namespace) -> None:
         print(conversation.report.to_json())
         return
     _print_card(conversation.report)
+    print(f"\n{_cost(conversation.report)}")
     if agent.note:
-        print(f"\n{agent.note}")
+        print(agent.note)
     print("\nWritten:", *(options.out / name for name in ("conversation.wav", "report.html", "report.json")))
+
+
+def _cost(report: InteractivityReport) -> str:
+    from duologue.profile.host import peak_mb
+    from duologue.types import FRAME_MS
+
+    return (
+        f"A frame took {report.latency['total'].p95_ms:.1f} of {FRAME_MS:.0f} ms (p95); peak memory {peak_mb():.0f} MB."
+    )
 
 
 def _agent_config(options: argparse.Namespace) -> Any:
@@ -190,7 +200,7 @@ def _measure(options: argparse.Namespace) -> InteractivityReport:
 
 def _info(options: argparse.Namespace) -> None:
     from duologue import _native
-    from duologue.agent import cache_folder
+    from duologue.agent import bundled_agent_facts, cache_folder
     from duologue.config import AgentConfig
 
     packages = ("duologue", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "sentencepiece", "huggingface-hub")
@@ -201,7 +211,7 @@ def _info(options: argparse.Namespace) -> None:
         "isa_available": list(_native.available_isas()),
         "packages": {name: _installed(name) for name in packages},
         "engines": {"onnx": _can_import("onnxruntime"), "torch": _can_import("torch")},
-        "default_agent": "untrained (seeded random weights)",
+        "default_agent": bundled_agent_facts(),
         "cache": str(cache_folder(AgentConfig())),
     }
     if options.json:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from adapter_case import CARD, write_base
+from duologue import DuplexAgent
+from duologue.agent import has_bundled_agent
 from duologue.cli import main
 
 
@@ -28,7 +33,8 @@ def test_run_prints_the_card_and_writes_the_files(
 ) -> None:
     assert main(["run", str(short_user), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "untrained" in printed
+    assert ("untrained" in printed) != has_bundled_agent()
+    assert re.search(r"A frame took \d+\.\d of 80 ms \(p95\); peak memory \d+ MB", printed)
     assert "Written:" in printed
     assert (tmp_path / "out" / "report.html").is_file()
 
@@ -57,7 +63,22 @@ def test_info_names_the_instruction_set(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["isa"] in facts["isa_available"]
+    assert facts["default_agent"]["name"].startswith("duologue-mini" if has_bundled_agent() else "untrained")
     assert main(["info"]) == 0
+
+
+def test_a_trained_agent_in_the_package_is_the_default_and_named_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_base(tmp_path / "duologue-mini")
+    monkeypatch.setattr("duologue.agent.BUNDLED", folder)
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["default_agent"]
+    assert list(facts) == ["name", "mimi.safetensors", "model.safetensors", "tokenizer.model"]
+    assert facts["model.safetensors"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    agent = DuplexAgent.load()
+    assert agent.note == ""
+    assert agent.mimi.cardinality == CARD
 
 
 def _nan(path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import sft_case
+from duologue.agent import has_bundled_agent
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "default_agent.py"
 KEYS = {
@@ -28,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_untrained_agent_is_judged_and_called_untrained(tmp_path: Path) -> None:
+def test_the_agent_is_judged_and_called_untrained_if_it_is(tmp_path: Path) -> None:
     data = sft_case.write_corpus(tmp_path / "test" / "data_stereo", 2)
     manifest = (data / "data.jsonl").read_text().replace('"path": "', '"path": "data_stereo/')
     (tmp_path / "test" / "data.jsonl").write_text(manifest)
@@ -50,8 +51,8 @@ def test_the_untrained_agent_is_judged_and_called_untrained(tmp_path: Path) -> N
     result = json.loads(done.stdout.splitlines()[-1])
     assert result.keys() >= KEYS
     assert result == json.loads((tmp_path / "out" / "r.json").read_text())
-    assert result["is_untrained"]
-    assert "UNTRAINED" in done.stdout
+    assert result["is_untrained"] != has_bundled_agent()
+    assert ("UNTRAINED" in done.stdout) != has_bundled_agent()
     assert result["frame_p95_ms"] > 0
     assert result["degenerate_matches"] == []
     assert len(result["answered_within_2s_ci"]) == 2

@@ -153,6 +153,11 @@ def resident_mb() -> float:
     statm = _text("proc/self/statm").split()
     if len(statm) > 1:
         return int(statm[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return peak_mb()
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has held so far; 0 where the system does not tell it."""
     try:
         import resource
     except ImportError:

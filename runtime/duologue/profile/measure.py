@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from duologue.agent import DuplexAgent, cache_folder, default_bundle
+from duologue.agent import DuplexAgent, cache_folder, default_bundle, has_bundled_agent
 from duologue.config import AgentConfig
 from duologue.errors import ConfigError, DeviceError, DuologueError, MissingExtraError
 from duologue.profile.audio_facts import AudioFacts, AudioProbe
@@ -102,7 +102,7 @@ def measure_profile(settings: ProfileSettings, clock: Clock, say: Callable[[str]
     compute_ms = first.profile.run("real_time").stages["total"].p95_ms
     parts = latency_parts(delay_frames=more.delay_frames, compute_ms=compute_ms, audio=more.audio)
     report = ProfileReport(
-        agent=settings.agent or "default (untrained)",
+        agent=settings.agent or f"default ({'duologue-mini' if has_bundled_agent() else 'untrained'})",
         host=host,
         pressure=first.pressure,
         engines=tuple(engine.profile for engine in engines),
