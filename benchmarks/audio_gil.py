@@ -1,6 +1,6 @@
 """Hold the interpreter's lock and count what a conversation loses, with three ways to run the audio.
 
-    python benchmarks/audio_gil.py [--quick] [--json PATH]
+    python benchmarks/audio_gil.py [--quick] [--loads LOAD ...] [--ways WAY ...] [--json PATH]
 
 A virtual user clicks twice a second over a JACK server with 20 ms blocks; an echo agent says the clicks back in frames
 of 80 ms. The program meanwhile does nothing, sorts a large list or matches a regular expression, each of which holds
@@ -10,6 +10,7 @@ the lock for tens of milliseconds at a time. The three ways, in the same run:
     native callback   our driver process and rings, frames echoed by a thread of the program
     own process       `open_live`: the native callback, and the whole frame loop outside the program
 
+A cell takes a minute; with --loads and --ways a few at a time are added to PATH.
 Needs jackd, libportaudio2, sounddevice and JACK-Client.
 """
 
@@ -236,13 +237,27 @@ def find_clicks(clicks: np.ndarray, heard: np.ndarray) -> list[float]:
     return delays_ms
 
 
+def merged(path: Path | None, rows: list[Row]) -> list[Row]:
+    """Return the rows that lie in `path`, with the new ones in place of those of the same cell."""
+    cells = {}
+    if path is not None and path.is_file():
+        earlier = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+        cells = {(row.load, row.way): row for row in earlier}
+    cells |= {(row.load, row.way): row for row in rows}
+    return [cells[load, way] for load in LOADS for way in WAYS if (load, way) in cells]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5 s per cell instead of 20 s")
-    parser.add_argument("--json", type=Path, help="also write the last line there")
-    parser.add_argument("--cell", nargs=2, metavar=("WAY", "LOAD"), help="one cell only, as a line of JSON")
+    parser.add_argument("--quick", action="store_true", help="5 s per cell instead of 60 s")
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="only these")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="only these")
+    parser.add_argument(
+        "--json", type=Path, help="also write the last line there, beside the cells that it holds already"
+    )
+    parser.add_argument("--cell", nargs=2, metavar=("WAY", "LOAD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    seconds = 5.0 if options.quick else 20.0
+    seconds = 5.0 if options.quick else 60.0
     if options.cell:
         print(json.dumps(asdict(run_cell(*options.cell, seconds))), flush=True)
         # PortAudio's exit handler aborts when the server it was connected to is gone.
@@ -253,8 +268,8 @@ def main() -> None:
     print("| load | way | clicks heard | delay p50 ms | starved ms | user lost ms | flagged | longest hold ms |")
     print("|---|---|---|---|---|---|---|---|")
     rows = []
-    for load in LOADS:
-        for way in WAYS:
+    for load in options.loads:
+        for way in options.ways:
             # A process each: PortAudio does not recover from a server that went away.
             command = [sys.executable, __file__, "--cell", way, load, *(["--quick"] if options.quick else [])]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -268,6 +283,7 @@ def main() -> None:
                 f"| {row.starved_ms:.0f} | {row.lost_ms:.0f} | {row.flagged_blocks} | {row.longest_hold_ms:.0f} |",
                 flush=True,
             )
+    rows = merged(options.json, rows)
     line = json.dumps(
         {
             "benchmark": "audio_gil",

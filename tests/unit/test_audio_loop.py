@@ -237,6 +237,17 @@ def test_the_playout_shrinks_to_what_the_replies_need_and_grows_with_them(
     assert -1 <= simulation.frames[-1].lag_ms - normal_ms < 4.1
 
 
+def test_an_agent_that_never_pauses_is_cut_seldom_and_without_a_click(simulate: Callable[..., Simulation]) -> None:
+    settings = LoopSettings(playout_ms=60.0, adapts_playout=True)
+    simulation = simulate(_tone(24_000), block_ms=10, settings=settings)
+    simulation.run(30.0, late_s=lambda now_s: 0.012)
+    assert 97.9 <= simulation.frames[-1].lag_ms <= 102.1
+    assert np.abs(np.diff(simulation.heard)).max() < 1.2 * 0.5 * 2 * np.pi * 440 / 24_000
+    moves = np.flatnonzero(np.abs(np.diff([frame.lag_ms for frame in simulation.frames])) > 1)
+    assert 1 <= len(moves) <= 3
+    assert moves.min() >= WINDOW_FRAMES - 1
+
+
 def test_the_playout_follows_over_two_clocks_without_a_cut(simulate: Callable[..., Simulation]) -> None:
     timing = FakeTiming(input_ppm=-80.0, output_ppm=120.0, is_one_clock=False)
     settings = LoopSettings(playout_ms=60.0, adapts_playout=True)

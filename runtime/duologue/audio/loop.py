@@ -24,12 +24,14 @@ import numpy as np
 from duologue._native import AudioPort, VariableResampler, monotonic_ns
 from duologue.audio.canceller import EchoCanceller
 from duologue.audio.clock import LagController, RateMeter
-from duologue.audio.playout import PlayoutMeter
+from duologue.audio.playout import WINDOW_FRAMES, PlayoutMeter
 from duologue.errors import ConfigError
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
 
 _QUIET_RMS = 10 ** (-50 / 20)
 _CROSSFADE_SAMPLES = 240
+# One period of the lowest voice: within it lies a place where the cut's two sides match.
+_SEARCH_SAMPLES = 300
 _TOLERANCE_S = 0.04
 # Where the lag is known to the sample and is to be as small as can be.
 _FINE_TOLERANCE_S = 0.004
@@ -141,6 +143,7 @@ class DuplexLoop:
         self._last_update_s: float | None = None
         self._played: Pcm = np.zeros(_HISTORY_SAMPLES, dtype=np.float32)
         self._is_aligned = is_one_clock
+        self._frames_since_jump = 0
         port.write_output(np.zeros(round(self.target_lag_s * self._out_hz), dtype=np.float32))
 
     @property
@@ -235,12 +238,13 @@ class DuplexLoop:
 
     def _play(self, pcm: Pcm, now_ns: int | None) -> None:
         excess_s = self._follow_clocks(now_ns)
+        self._frames_since_jump += 1
         cut = self._samples_to_cut(pcm, excess_s)
         if cut:
-            pcm = _cut(pcm, cut)
-            self.counters.cut_agent += cut
+            before, pcm = len(pcm), _cut(pcm, cut)
+            self.counters.cut_agent += before - len(pcm)
             self._jump()
-        elif excess_s < (-self._tolerance_s(pcm) if self._is_aligned else 0):
+        elif excess_s < self._least_excess_s(pcm):
             missing = round(-excess_s * SAMPLE_RATE_HZ)
             pcm = np.concatenate([np.zeros(missing, dtype=np.float32), pcm])
             self.counters.inserted += missing
@@ -274,15 +278,27 @@ class DuplexLoop:
         return lag_s - self.target_lag_s
 
     def _samples_to_cut(self, pcm: Pcm, excess_s: float) -> int:
-        if excess_s < (self._tolerance_s(pcm) if _is_quiet(pcm) else self._settings.max_lag_ms / 1e3):
+        # Where the lag is to be short, an agent that never pauses is cut, too, but seldom.
+        is_due = self._is_fine and self._frames_since_jump > WINDOW_FRAMES
+        if excess_s < (self._tolerance_s if is_due or _is_quiet(pcm) else self._settings.max_lag_ms / 1e3):
             return 0
         return min(round(excess_s * SAMPLE_RATE_HZ), len(pcm) - _CROSSFADE_SAMPLES)
 
-    def _tolerance_s(self, pcm: Pcm) -> float:
-        is_fine = self._playout is not None and self._controller is None and _is_quiet(pcm)
-        return _FINE_TOLERANCE_S if is_fine else _TOLERANCE_S
+    def _least_excess_s(self, pcm: Pcm) -> float:
+        if not self._is_aligned:
+            return 0.0
+        return -(self._tolerance_s if _is_quiet(pcm) else _TOLERANCE_S)
+
+    @property
+    def _is_fine(self) -> bool:
+        return self._playout is not None and self._controller is None
+
+    @property
+    def _tolerance_s(self) -> float:
+        return _FINE_TOLERANCE_S if self._is_fine else _TOLERANCE_S
 
     def _jump(self) -> None:
+        self._frames_since_jump = 0
         if self._controller is not None:
             self._controller.jump()
 
@@ -297,7 +313,11 @@ def _since(stamp_ns: int, now_ns: int) -> float:
 
 
 def _cut(pcm: Pcm, count: int) -> Pcm:
-    """Leave out `count` samples, fading from what would have come into what comes instead."""
+    """Leave out about `count` samples, fading from what would have come into what comes instead where both match."""
+    counts = np.arange(count, max(count // 2, count - _SEARCH_SAMPLES), -1)
+    windows = np.lib.stride_tricks.sliding_window_view(pcm, _CROSSFADE_SAMPLES)[counts]
+    likeness = windows @ pcm[:_CROSSFADE_SAMPLES] / (np.linalg.norm(windows, axis=1) + 1e-6)
+    count = int(counts[np.argmax(likeness >= 0.98 * likeness.max())])
     weight = np.linspace(0, 1, _CROSSFADE_SAMPLES, dtype=np.float32)
     cut = pcm[count:].copy()
     cut[:_CROSSFADE_SAMPLES] = (1 - weight) * pcm[:_CROSSFADE_SAMPLES] + weight * cut[:_CROSSFADE_SAMPLES]
