@@ -75,6 +75,18 @@ class Processes:
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
         return bool(self.sum(torch.tensor(float(value), device=device)) > 0)
 
+    def largest(self, value: float) -> float:
+        """Return the greatest of the processes' values."""
+        return max(self.gather([value]))
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """Return the values of all processes, in order of rank."""
+        if self.count == 1:
+            return values
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, values)
+        return [value for part in found for value in part]
+
     def leave(self) -> None:
         """Part from the other processes."""
         if self.count > 1:
