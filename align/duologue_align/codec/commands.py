@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import MissingExtraError
+from duologue.replacing import replace_file
 
 
 def add_commands(commands: Any) -> None:
@@ -99,6 +100,7 @@ def _add_eval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-asr", action="store_true", help="skip word error rates")
     parser.add_argument("--no-quality", action="store_true", help="skip DNSMOS")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write decoded recordings here")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the last line here")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -117,6 +119,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     sys.stdout.write(table(result) + "\n")
     _print_json(result)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(options.json, (json.dumps(result) + "\n").encode())
     return 0
 
 

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Train the default agent, duologue-mini, from nothing: dialogues, codec, language model, bundle, figures, model card.
+#
+#   align/train_default.sh [--dry-run] [OUT]        (default: out/train-default)
+#
+# Every stage leaves OUT/done/STAGE and is then skipped; a stage that was interrupted goes on where it stopped.
+# Hours are those of one core of a 2-core EPYC; a GPU is used where torch finds one. DUOLOGUE_BUNDLE is where the agent
+# goes (default: into the package, so that it becomes the default agent).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+dry=
+if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
+out=${1:-out/train-default}
+bundle=${DUOLOGUE_BUNDLE:-runtime/duologue/data/duologue-mini}
+export PATH="$PWD/.venv/bin:$PATH" OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+stage() {  # NAME HOURS COMMAND...
+    local name=$1 hours=$2
+    shift 2
+    if [ -n "$dry" ]; then echo "$*"; return; fi
+    if [ -e "$out/done/$name" ]; then echo "$name: done"; return; fi
+    echo "$name: about $hours h on one core: $*"
+    mkdir -p "$out/done"
+    "$@"
+    touch "$out/done/$name"
+}
+
+stage synth-codec    0.4 duologue-align synth --hours 12 --seed 0 --out "$out/codec"
+stage synth          0.6 duologue-align synth --hours 30 --seed 1 --audio flac --out "$out/lm"
+stage synth-test     0.1 duologue-align synth --hours 1.5 --split test --out "$out/test"
+stage train-codec    10  duologue-align train-codec --data "$out/codec" --out "$out/codec_run" --threads 1 --workers 1 --resume
+stage tokenizer      0.1 duologue-align tokenizer --data "$out/lm" --out "$out/tokenizer.model"
+stage encode         0.5 duologue-align encode --data "$out/lm" --codec "$out/codec_run/mimi.safetensors" \
+    --tokenizer "$out/tokenizer.model" --out "$out/codes"
+stage sft            4   duologue-align sft duologue-mini --data "$out/codes" --out "$out/sft_run" --threads 1 --resume
+stage bundle         0   duologue-align export "$out/sft_run/bundle" --dtype bfloat16 --out "$bundle"
+stage eval-agent-voice 0.2 duologue-align eval-codec "$bundle" --data agent="$out/test" --channel 0 --json "$out/codec_agent.json"
+stage eval-unseen    0.2 duologue-align eval-codec "$bundle" --data unseen="$out/test" --channel 1 --json "$out/codec_unseen.json"
+stage eval-agent     1   python benchmarks/default_agent.py --bundle "$bundle" --data "$out/test" --json "$out/agent.json"
+stage card           0   python benchmarks/model_card.py --bundle "$bundle" --agent "$out/agent.json" \
+    --codec "$out/codec_agent.json" --codec "$out/codec_unseen.json" --codec-run "$out/codec_run" --sft-run "$out/sft_run"
