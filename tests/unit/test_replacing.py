@@ -41,6 +41,7 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
 def _fill(path: Path, text: str, *, fails: bool = False, marker: str | None = None) -> None:
     with replacing_folder(path, marker=marker) as fresh:
         (fresh / "config.json").write_text(text)
+        (fresh / "config.json").chmod(0o600)
         if fails:
             raise KeyboardInterrupt
 
@@ -60,6 +61,7 @@ def test_a_folder_appears_whole_and_is_replaced_only_where_its_marker_is(tmp_pat
     assert (folder / "config.json").read_text() == "old"
     _fill(folder, "new", marker="config.json")
     assert (folder / "config.json").read_text() == "new"
+    assert (folder / "config.json").stat().st_mode & 0o777 == 0o644
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
