@@ -81,7 +81,7 @@ class Conversation:
         duration_s: Length.
         turns: What the user said.
         transcript: The agent's text, (time in seconds, piece).
-        late_frames: Frames that took longer than 80 ms, if paced in real time.
+        late_frames: Frames that were not done when their 80 ms were over, or None if nobody paced them.
         audio: The recording, relative to the report; "" if none was written.
     """
 
@@ -90,7 +90,7 @@ class Conversation:
     duration_s: float
     turns: tuple[Turn, ...]
     transcript: tuple[tuple[float, str], ...]
-    late_frames: int = 0
+    late_frames: int | None = None
     audio: str = ""
 
     def report(self) -> InteractivityReport:
@@ -144,7 +144,7 @@ def converse(talker: Talker, user: Person, seconds: float, *, realtime: bool = F
         duration_s=frames / FRAME_RATE_HZ,
         turns=tuple(user.turns),
         transcript=tuple(transcript),
-        late_frames=late,
+        late_frames=late if realtime else None,
     )
     return conversation, recording
 
@@ -242,6 +242,8 @@ def _one(
 def _tally(conversation: Conversation) -> Tally:
     tally = Tally()
     tally.add_report(DYNAMIC, conversation.report())
+    if conversation.late_frames is not None:
+        tally.add("floor", "late_share", conversation.late_frames, round(conversation.duration_s * FRAME_RATE_HZ))
     return tally
 
 

@@ -114,13 +114,14 @@ def evaluate(
     if out is not None:
         _claim(out)
     quality = None if options.judge is None else open_quality(options.judge, out)
+    # What is missing for the second part is said before the first one is played.
+    voices, partners = _voices(data, options) if options.dynamic is not None else ([], [])
     parts: dict[str, Any] = {}
     if options.static is not None and data is not None:
         parts["static"] = evaluate_static(
             contestants, data.items, options.static, out=out, quality=quality, progress=progress
         )
     if options.dynamic is not None:
-        voices, partners = _voices(data, options)
         parts["dynamic"] = evaluate_dynamic(
             contestants, voices, options.dynamic, partners=partners, out=out, quality=quality, progress=progress
         )

@@ -53,6 +53,7 @@ FIGURES: Mapping[str, Figure] = {
     "overlap_share": Figure("overlap", "share"),
     "silence_share": Figure("mutual silence", "share"),
     "speech_share": Figure("agent speaks", "share"),
+    "late_share": Figure("frames late", "share", "lower"),
     "judge": Figure("judge (0 to 2)", "score", "higher"),
     "fdb_tor_low": Figure("FDB TOR", "rate", "lower"),
     "fdb_tor_high": Figure("FDB TOR", "rate", "higher"),

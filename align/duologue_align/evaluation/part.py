@@ -13,6 +13,8 @@ from duologue_align.statistics import Estimate, Interval
 
 MEAN = "mean"
 """Name of the mean over the axes, each counting alike."""
+FEWEST = 5
+"""With fewer conversations nothing is called significant."""
 Verdict = Literal["better", "worse", ""]
 
 
@@ -70,7 +72,13 @@ class Part:
         """Tell whether a contestant is significantly better or worse than the agent; "" where neither or unknown."""
         figure, difference = FIGURES.get(key[1]), self.differences.get(name, {}).get(key)
         better = "higher" if key[1].startswith("reward.") else figure.better if figure else ""
-        if difference is None or difference.low is None or difference.high is None or not better:
+        if (
+            self.conversations < FEWEST
+            or difference is None
+            or difference.low is None
+            or difference.high is None
+            or not better
+        ):
             return ""
         sign = (difference.low > 0) - (difference.high < 0)
         if not sign:

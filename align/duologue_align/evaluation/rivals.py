@@ -49,8 +49,8 @@ class Talker(Protocol):
     ) -> None: ...
 
 
-class _Plain:
-    """A talker with nothing to close."""
+class Plain:
+    """A talker with nothing to close, to be built upon."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +81,7 @@ class SessionTalker:
         self._session.close()
 
 
-class PersonTalker(_Plain):
+class PersonTalker(Plain):
     """A second simulated person in the agent's place."""
 
     def __init__(self, voice: Voice, seed: int) -> None:
@@ -93,7 +93,7 @@ class PersonTalker(_Plain):
         return self._person.step(user, text)
 
 
-class Scripted(_Plain):
+class Scripted(Plain):
     """Sounds where a policy said so beforehand, whatever the user does."""
 
     def __init__(self, name: str, seconds: float, seed: int) -> None:
@@ -108,7 +108,7 @@ class Scripted(_Plain):
         return self._frames.popleft() if self._frames else np.zeros(FRAME_SAMPLES, dtype=np.float32), ""
 
 
-class Echo(_Plain):
+class Echo(Plain):
     """Repeats the user half a second later."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Echo(_Plain):
         return frame, ""
 
 
-class Endpointer(_Plain):
+class Endpointer(Plain):
     """Speaks after a fixed silence of the user and stops when the user speaks, or after a fixed time."""
 
     def __init__(self, delay_s: float, reply_s: float, *, stops: bool = True) -> None:

@@ -116,8 +116,7 @@ def _cut(name: str, segments: Sequence[Segment]) -> Voice:
     )
     for segment in segments:
         for spans in _utterances(segment.user_spans):
-            # What touches an edge of the window may be cut there.
-            if segment.start_s < spans[0][0] and spans[-1][1] < segment.end_s:
+            if _is_whole(spans, segment):
                 utterances.setdefault(round(spans[0][0], 2), spans)
     found = [utterances[key] for key in sorted(utterances)]
     channel = segments[0].user
@@ -130,6 +129,14 @@ def _cut(name: str, segments: Sequence[Segment]) -> Voice:
         turns=tuple(u for spans, u in said if longest_s < spans[-1][1] - spans[0][0] <= LONGEST_S),
         backchannels=tuple(u for spans, u in said if spans[-1][1] - spans[0][0] <= longest_s),
     )
+
+
+def _is_whole(spans: Sequence[tuple[float, float]], segment: Segment) -> bool:
+    """Tell whether an utterance is all there; what touches an edge of the window may be cut."""
+    start_s, end_s = spans[0][0], spans[-1][1]
+    named = [event for event in segment.events if event.side == "user" and event.kind in ("utterance", "backchannel")]
+    begins = segment.start_s < start_s or any(event.start_s == start_s for event in named)
+    return begins and (end_s < segment.end_s or any(event.end_s == end_s for event in named))
 
 
 def _utterances(spans: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], ...]]:
@@ -174,9 +181,7 @@ def _texts(rng: np.random.Generator, as_agent: bool) -> list[str]:
     texts = [repertoire.stock("user_openers", rng, used)]
     topic = topics[int(rng.integers(len(topics)))]
     while len(texts) < TURNS:
-        line = user_text("test").draw(rng, topic=topic).text
-        if line not in texts:
-            texts.append(line)
+        texts.append(user_text("test").draw(rng, topic=topic).text)
         if rng.random() < 0.35:
             topic = topics[int(rng.integers(len(topics)))]
     return texts
