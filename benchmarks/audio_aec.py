@@ -4,7 +4,8 @@
 
 A recorded voice is the agent; its echo comes back from a synthetic room (loudspeaker distortion, 60 ms, decaying noise
 as impulse response, -65 dB noise). A second recording, other passages of the same voice a quarter higher in pitch, is
-the user, who starts while the agent speaks. With and without AEC3, in the same run:
+the user, who starts while the agent speaks. Without AEC3, with AEC3 at the sound's full level (the
+rival), and with it as `EchoCanceller` runs it, quieter, in the same run:
 
     echo reduction     power of the microphone over its power after cancelling, agent alone, the last 5 s
     user level         gain of the user's own signal in double-talk, by projection on the clean user
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from machine import cpu_name, git_hash, versions
 
-from duologue.audio.canceller import ADDED_DELAY_MS, EchoCanceller
+from duologue.audio.canceller import ADDED_DELAY_MS, WORKING_LEVEL, EchoCanceller
 from duologue.audio.files import AudioFile
 from duologue.audio.resample import resample
 from duologue.metrics.meter import measure
@@ -71,7 +72,10 @@ def speech_share(pcm: Pcm) -> float:
     return share or 0.0
 
 
-def measure_at(echo_db: float, has_canceller: bool) -> Row:
+CANCELLERS: dict[str, float | None] = {"none": None, "AEC3 at full level": 1.0, "AEC3 as here": WORKING_LEVEL}
+
+
+def measure_at(echo_db: float, name: str) -> Row:
     voice = spoken(AudioFile(VOICE).read(SAMPLE_RATE_HZ))
     total = (ALONE_S + BOTH_S) * SAMPLE_RATE_HZ // FRAME_SAMPLES * FRAME_SAMPLES
     agent = np.resize(voice, total)
@@ -80,23 +84,24 @@ def measure_at(echo_db: float, has_canceller: bool) -> Row:
     higher = resample(voice, 30_000, SAMPLE_RATE_HZ)
     user[begin:] = np.resize(np.roll(higher, len(higher) // 3), total - begin)
     microphone = np.clip(room(agent, echo_db) + user, -1, 1)
-    canceller = EchoCanceller(device_delay_ms=60) if has_canceller else None
+    level = CANCELLERS[name]
+    canceller = EchoCanceller(device_delay_ms=60, level=level) if level is not None else None
     begun = time.thread_time()
     frames = zip(microphone.reshape(-1, FRAME_SAMPLES), agent.reshape(-1, FRAME_SAMPLES), strict=True)
     heard = np.concatenate([canceller.process(*frame) if canceller else frame[0] for frame in frames])
     spent_us = 1e6 * (time.thread_time() - begun) / (total // FRAME_SAMPLES)
-    held = round(ADDED_DELAY_MS / 1e3 * SAMPLE_RATE_HZ) if has_canceller else 0
+    held = round(ADDED_DELAY_MS / 1e3 * SAMPLE_RATE_HZ) if canceller else 0
     heard = np.concatenate([heard[held:], np.zeros(held, dtype=np.float32)])
     alone = slice(begin - 5 * SAMPLE_RATE_HZ, begin)
     both = slice(begin, total - held)
     return Row(
         echo_db=echo_db,
-        canceller="AEC3" if has_canceller else "none",
+        canceller=name,
         echo_reduction_db=10 * float(np.log10(np.mean(microphone[alone] ** 2) / np.mean(heard[alone] ** 2))),
         user_level_db=_projected_level(user[both], heard[both]),
         user_found=speech_share(heard[both]) / speech_share(user[both]),
         false_speech=speech_share(heard[alone]),
-        us_per_frame=spent_us if has_canceller else 0.0,
+        us_per_frame=spent_us if canceller else 0.0,
     )
 
 
@@ -112,16 +117,16 @@ def _projected_level(user: Pcm, heard: Pcm) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one echo level instead of three")
+    parser.add_argument("--quick", action="store_true", help="one echo level instead of four")
     parser.add_argument("--json", type=Path, help="also write the last line there")
     options = parser.parse_args()
     print(f"{cpu_name()}; budget 80 ms a frame; canceller adds {ADDED_DELAY_MS} ms to the user's audio\n")
     print("| echo dB | canceller | echo reduction dB | user level dB | user found | false speech | us/frame |")
     print("|---|---|---|---|---|---|---|")
     rows = []
-    for echo_db in (-6.0,) if options.quick else (0.0, -6.0, -20.0):
-        for has_canceller in (False, True):
-            row = measure_at(echo_db, has_canceller)
+    for echo_db in (-6.0,) if options.quick else (6.0, 0.0, -6.0, -20.0):
+        for name in CANCELLERS:
+            row = measure_at(echo_db, name)
             rows.append(row)
             print(
                 f"| {echo_db:.0f} | {row.canceller} | {row.echo_reduction_db:.1f} | {row.user_level_db:.1f} "

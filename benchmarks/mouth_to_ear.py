@@ -2,11 +2,11 @@
 
     python benchmarks/mouth_to_ear.py [--quick] [--agent NAME] [--json PATH]
 
-A virtual user speaks into a JACK server with 10 ms blocks and hears the agent, which runs as in `duologue talk`: device,
-conversation and program in three processes, the playout following how late the replies come. Second by second his voice is
-found in the recording that the agent's process made, and the agent's voice of the same frames in what he heard: that
-is the way from mouth to ear on one clock, but for the acoustic delay that the model's design adds. Overhead is what
-remains without the design's delay and the computing.
+A virtual user speaks into a JACK server with 10 ms blocks and hears the agent, which runs as in `duologue talk`:
+device, conversation and program in three processes, the playout following how late the replies come. Second by second
+his voice is found in the recording that the agent's process made, and the agent's voice of the same frames in what he
+heard: that is the way from mouth to ear on one clock, but for the acoustic delay that the model's design adds.
+Overhead is what remains without the design's delay and the computing.
 
 Needs jackd, libportaudio2, sounddevice and JACK-Client.
 """
@@ -36,7 +36,7 @@ from duologue.audio.files import AudioFile
 from duologue.audio.live import open_live
 from duologue.metrics.latency import LatencySummary
 from duologue.types import FRAME_MS, SAMPLE_RATE_HZ
-from virtual_jack import JackServer, VirtualUser, find_delay
+from virtual_jack import JackServer, VirtualUser, loop_delays_ms
 
 VOICE = Path(__file__).parents[1] / "runtime" / "duologue" / "data" / "demo_user.flac"
 DEVICE = PortAudioSpec(input="vmic", output="vspk", host_api="JACK")
@@ -71,34 +71,6 @@ def converse(agent: str | None, seconds: float, folder: Path) -> dict[str, Any]:
         "xruns": xruns + sum(one.flagged for one in stats.counters.callbacks),
         "scheduling": stats.device.scheduling if stats.device is not None else "",
     }
-
-
-def loop_delays_ms(said: np.ndarray, heard: np.ndarray, recorded: np.ndarray) -> list[float]:
-    """Delay of each second of the agent's sound at the user's ear against the user's sound of the same frames.
-
-    Args:
-        said: What the user said.
-        heard: What he heard, on the same clock.
-        recorded: Both as the agent's process had them, frame beside frame.
-    """
-    begin = find_delay(said[: 5 * SAMPLE_RATE_HZ], recorded[:, 0], limit=10 * SAMPLE_RATE_HZ)
-    found = []
-    for at in range(0, len(heard) - 2 * SAMPLE_RATE_HZ, SAMPLE_RATE_HZ):
-        # A lost cycle of the device shortens the recording.
-        near = max(0, begin + at - SAMPLE_RATE_HZ // 2)
-        voice = said[at : at + SAMPLE_RATE_HZ]
-        place = near + find_delay(voice, recorded[near : near + 2 * SAMPLE_RATE_HZ, 0], limit=SAMPLE_RATE_HZ)
-        piece = recorded[place : place + SAMPLE_RATE_HZ, 1]
-        if np.sqrt(np.mean(voice**2)) < 1e-3 or len(piece) < SAMPLE_RATE_HZ:
-            continue
-        window = heard[at : at + 2 * SAMPLE_RATE_HZ]
-        delay = find_delay(piece, window, limit=SAMPLE_RATE_HZ)
-        echo = window[delay : delay + len(piece)]
-        likeness = float(np.dot(echo, piece) / (np.linalg.norm(echo) * np.linalg.norm(piece) + 1e-9))
-        # Seconds of silence and those in which the lag was changed say nothing.
-        if likeness > 0.9 and np.sqrt(np.mean(piece**2)) > 1e-3:
-            found.append(delay / _PER_MS)
-    return found
 
 
 def milliseconds(summary: LatencySummary) -> dict[str, float]:

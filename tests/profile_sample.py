@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.audio.device import StreamInfo
-from duologue.profile.audio_facts import AudioFacts, CallbackFacts, ClickFacts
+from duologue.profile.audio_facts import AudioFacts, AudioMoment, CallbackFacts, ClickFacts
 from duologue.profile.budget import judge, latency_parts
 from duologue.profile.engines import EngineProfile, MeasuredEngine
 from duologue.profile.frames import FrameTime, Pacing, profile_run
@@ -80,6 +80,8 @@ def audio(*, claimed_ms: float = 5.0, device_ms: float | None = 20.0) -> AudioFa
         slack_min_ms=12.0,
         slack_p50_ms=30.0,
         backlog_ms=summarise([0.0, 10.0]),
+        resample=summarise([0.2, 0.3]),
+        moments=(AudioMoment(at_s=7.0, lag_ms=120.0, fill_ms=110.0, backlog_ms=10.0),),
         lost_input_ms=0.0,
         concealed_ms=3.0,
         concealed_events=1,

@@ -199,5 +199,34 @@ def find_delay(said: np.ndarray, heard: np.ndarray, *, limit: int) -> int:
     return int(np.argmax(np.fft.irfft(spectrum, size)[:limit]))
 
 
+def loop_delays_ms(said: np.ndarray, heard: np.ndarray, recorded: np.ndarray) -> list[float]:
+    """Delay of each second of the agent's sound at the user's ear against the user's sound of the same frames.
+
+    Args:
+        said: What the user said.
+        heard: What he heard, on the same clock.
+        recorded: Both as the agent's process had them, frame beside frame; all at 24 kHz.
+    """
+    rate_hz = 24_000
+    begin = find_delay(said[: 5 * rate_hz], recorded[:, 0], limit=10 * rate_hz)
+    found = []
+    for at in range(0, len(heard) - 2 * rate_hz, rate_hz):
+        # A lost cycle of the device shortens the recording.
+        near = max(0, begin + at - rate_hz // 2)
+        voice = said[at : at + rate_hz]
+        place = near + find_delay(voice, recorded[near : near + 2 * rate_hz, 0], limit=rate_hz)
+        piece = recorded[place : place + rate_hz, 1]
+        if np.sqrt(np.mean(voice**2)) < 1e-3 or len(piece) < rate_hz:
+            continue
+        window = heard[at : at + 2 * rate_hz]
+        delay = find_delay(piece, window, limit=rate_hz)
+        echo = window[delay : delay + len(piece)]
+        likeness = float(np.dot(echo, piece) / (np.linalg.norm(echo) * np.linalg.norm(piece) + 1e-9))
+        # Seconds of silence and those in which the lag was changed say nothing.
+        if likeness > 0.9 and np.sqrt(np.mean(piece**2)) > 1e-3:
+            found.append(1e3 * delay / rate_hz)
+    return found
+
+
 if __name__ == "__main__":
     serve_user(*sys.argv[1:])

@@ -20,11 +20,14 @@ from duologue.audio.driver import PortAudioSpec
 from duologue.audio.echo import EchoAgent
 from duologue.audio.files import AudioFile
 from duologue.audio.live import LiveSession, open_live
+from duologue.config import Sampling
 from duologue.errors import DeviceError
 from duologue.metrics.meter import measure
 from duologue.metrics.types import Event
+from duologue.talk.control import TalkControl
+from duologue.talk.state import Setup, TalkState
 from duologue.types import FRAME_SAMPLES
-from virtual_jack import JackServer, VirtualUser, find_delay, require_jack
+from virtual_jack import JackServer, VirtualUser, find_delay, loop_delays_ms, require_jack
 
 pytestmark = pytest.mark.audio
 
@@ -154,12 +157,12 @@ def test_the_bundled_agent_converses_and_its_live_metrics_equal_the_recording(
     start_server: StartServer, seat_user: SeatUser, demo_user: Path, tmp_path: Path
 ) -> None:
     start_server()
-    said = np.ascontiguousarray(AudioFile(demo_user).read(24_000)[: 20 * 24_000])
+    said = np.resize(AudioFile(demo_user).read(24_000), 60 * 24_000)
     user = seat_user(said)
     path = tmp_path / "conversation.wav"
     with open_live(device=DEVICE, record_path=str(path)) as live:
         _settle(live)
-        heard, user_xruns = user.converse(len(said))
+        heard, _ = user.converse(len(said))
         # Nothing more is heard, so that report and recording end together.
         user.close()
         stats, report = live.stats(), live.report()
@@ -167,14 +170,13 @@ def test_the_bundled_agent_converses_and_its_live_metrics_equal_the_recording(
     samples = report.latency["total"].count * FRAME_SAMPLES
     again = measure(recorded[:samples, 0].copy(), recorded[:samples, 1].copy(), 24_000)
     assert replace(report, latency={}, late_frames=0) == replace(again, latency={}, late_frames=0)
-    assert report.duration_s > 20
-    # The user's ears against the recording: frame and playout, exactly, unless a cycle was lost.
-    said_at = find_delay(said, recorded[:, 0], limit=10 * 24_000)
-    reply = recorded[said_at + 24_000 : said_at + 15 * 24_000, 1]
-    heard_at = find_delay(reply, heard, limit=5 * 24_000) - 24_000
-    late_ms = stats.concealed_ms + 20 * (user_xruns + stats.counters.callbacks[0].flagged)
-    assert heard_at / 24 == pytest.approx(80 + stats.playout_ms, abs=0.5 + late_ms)
-    assert stats.playout_ms - report.latency["total"].p50_ms < 60
+    assert report.duration_s > 60
+    # The way from his mouth to his ear in the last seconds: a frame, the computing, and what waits for the
+    # latest reply of ten seconds.
+    way_ms = float(np.median(loop_delays_ms(said, heard, recorded)[-10:]))
+    assert way_ms == pytest.approx(80 + stats.playout_ms, abs=5 + stats.concealed_ms)
+    total = report.latency["total"]
+    assert way_ms - 80 - total.p50_ms <= 25 + (total.p99_ms - total.p50_ms) + stats.concealed_ms
 
 
 def test_a_killed_server_loses_the_device_and_not_the_conversation(
@@ -202,6 +204,27 @@ def test_a_killed_server_loses_the_device_and_not_the_conversation(
         begun = time.monotonic()
         live.close()
         assert time.monotonic() - begun < 1.3
+
+
+def test_a_key_goes_on_with_the_next_loudspeaker_and_the_conversation_is_kept(
+    start_server: StartServer, seat_user: SeatUser, speech: np.ndarray
+) -> None:
+    start_server()
+    seat_user(speech)
+    with _echo() as live:
+        state = TalkState(Setup(agents=("echo",), device=live.device, playout_ms=40.0), Sampling())
+        control = TalkControl(live, state, agents=("echo",), device=DEVICE)
+        _settle(live)
+        before = live.stats()
+        control.next_device("output")
+        _wait_for(lambda: "now through" in state.view().message[0])
+        after = live.stats()
+        assert after.device is not None
+        assert (after.device.input_name, after.device.output_name) == ("vmic", "system")
+        assert after.frames >= before.frames
+        _wait_for(lambda: live.stats().frames > after.frames + 5)
+        assert after.device_losses == 0
+        control.finish()
 
 
 def test_with_nothing_named_the_server_that_runs_is_found(start_server: StartServer) -> None:

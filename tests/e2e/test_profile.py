@@ -80,7 +80,11 @@ def test_loopback_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     compute_ms = next(part["ms"] for part in report["mouth_to_ear"] if part["name"] == "compute (p95)")
     if compute_ms < 40:
         assert measured_ms == pytest.approx(report["mouth_to_ear_ms"], abs=10)
+    assert "resampling, per frame" in text
+    assert "interactivity  answers after" in text
+    assert set(report["engines"][0]["interactivity"]) >= {"answer_offset_s", "overlap_share"}
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert len([event for event in events if event["name"] == "lag ms"]) == len(report["audio"]["moments"]) > 10
     assert len([event for event in events if event["ph"] == "X"]) == 2 * 6 * 5
 
 

@@ -69,7 +69,7 @@ class Case:
         self.live: LiveSession = open_live(load_agent=load_agent, device=device, **{"playout_ms": 60.0, **settings})
         setup = Setup(agents=agents, device=self.live.device, playout_ms=self.live.playout_ms)
         self.state = TalkState(setup, AgentConfig().sampling)
-        self.control = TalkControl(self.live, self.state, agents=agents, seed=5)
+        self.control = TalkControl(self.live, self.state, agents=agents, device=device, seed=5)
         self.app = TalkApp(self.state, self.control)
 
     def drive(self, script: Callable[[Case, Pilot[None]], Awaitable[None]], size: tuple[int, int] = (120, 36)) -> None:
@@ -93,6 +93,8 @@ def talking(
     case = Case(load_agent, device or FakeSpec(), agents, **settings)
     with case.live:
         yield case
+    # A killed process may need a moment to be gone where every core is taken.
+    case.live._process.join(3)
     assert not case.live._process.is_alive()
 
 
@@ -128,6 +130,8 @@ def test_keys_do_what_they_say(demo_user: Path, tmp_path: Path) -> None:
         assert "a new conversation with two" in case.state.view().message[0]
         await until(pilot, lambda: "two · fake" in case.text("head"))
         await until(pilot, lambda: len(case.state.view().frames) > 3)
+        await pilot.press("i")
+        await until(pilot, lambda: "the fake device has no other" in case.text("message"))
         await pilot.press("r")
         await until(pilot, lambda: len(case.control._takes) == 2)
         await until(pilot, lambda: 3 < case.state.view().frames[-1].index < 30)

@@ -138,6 +138,17 @@ def test_trace_has_a_track_per_stage_and_flags_late_frames(measured: list[Measur
     assert mark["ts"] == pytest.approx(late[0]["ts"] + late[0]["dur"])
 
 
+def test_trace_shows_the_rings_over_time(measured: list[MeasuredEngine]) -> None:
+    events = json.loads(render_trace(measured, audio()))["traceEvents"]
+    rings = [event for event in events if event["ph"] == "C" and event["pid"] == 3]
+    assert {event["name"]: event["args"]["ms"] for event in rings} == {
+        "loudspeaker ring ms": 110.0,
+        "microphone ring ms": 10.0,
+        "lag ms": 120.0,
+    }
+    assert {event["ts"] for event in rings} == {7e6}
+
+
 def test_trace_stages_lie_in_their_frame_one_after_another(measured: list[MeasuredEngine]) -> None:
     events = [e for e in json.loads(render_trace(measured))["traceEvents"] if e["ph"] == "X" and e["pid"] == 1]
     for frame in [e for e in events if e["tid"] == 0]:

@@ -17,13 +17,13 @@ from duologue.audio.driver import PortAudioSpec
 from duologue.audio.echo import EchoAgent
 from duologue.audio.fake import FakeSpec
 from duologue.cli import main
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, DeviceError
 from duologue.metrics.summary import build_report
 from duologue.session import Session
 from duologue.talk import devices
 from duologue.talk.choice import AgentChoice, seed_for
 from duologue.talk.control import Take
-from duologue.talk.device_choice import device_spec
+from duologue.talk.device_choice import device_spec, next_device
 from duologue.talk.jsonl import LineWriter, stream_lines
 from duologue.talk.keep import keep, partial_recording
 from duologue.types import FRAME_SAMPLES
@@ -174,3 +174,35 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert main(["devices", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[1]["name"] == "A longer name"
     assert "No sound device" in devices.device_table([])
+
+
+def _device(index: int, name: str, host_api: str, inputs: int, outputs: int) -> DeviceInfo:
+    return DeviceInfo(
+        index=index, name=name, host_api=host_api, input_channels=inputs, output_channels=outputs, default_hz=48_000.0
+    )
+
+
+DEVICES = [
+    _device(0, "USB", "ALSA", 1, 2),
+    _device(1, "HDMI", "ALSA", 0, 2),
+    _device(2, "default", "ALSA", 2, 2),
+    _device(3, "default", "JACK", 2, 2),
+]
+
+
+def test_the_next_device_goes_round_and_leaves_the_other_side() -> None:
+    spec = PortAudioSpec(input="USB", output=1)
+    for side, name, wanted in [("input", "USB", 2), ("input", "default", "USB"), ("output", "USB", "HDMI")]:
+        found = next_device(spec, side, name, lambda: DEVICES)  # type: ignore[arg-type]
+        assert isinstance(found, PortAudioSpec)
+        assert (found.input, found.output) == ((wanted, 1) if side == "input" else ("USB", wanted))
+    gone = next_device(spec, "input", "unplugged", lambda: DEVICES)
+    assert isinstance(gone, PortAudioSpec)
+    assert gone.input == "USB"
+
+
+def test_no_other_device_is_said() -> None:
+    with pytest.raises(DeviceError, match="no other microphone"):
+        next_device(PortAudioSpec(), "input", "USB", lambda: DEVICES[:2])
+    with pytest.raises(ConfigError, match="start without --input fake"):
+        next_device(FakeSpec(), "output", "fake", lambda: DEVICES)

@@ -49,6 +49,7 @@ from duologue.errors import StreamError
 from duologue.metrics.types import Event, InteractivityReport
 
 _ANSWER_S = 5.0
+_DEVICE_ANSWER_S = 15.0
 _POLITE_S = 0.7
 _CLOSE_S = 1.0
 
@@ -166,7 +167,7 @@ class LiveSession:
             DeviceError: If it does not open; the old device is then opened again.
             StreamError: If the conversation is over.
         """
-        return cast(StreamInfo, self._ask("device", spec=device))
+        return cast(StreamInfo, self._ask("device", answer_s=_DEVICE_ANSWER_S, spec=device))
 
     def stats(self) -> LiveStats:
         """Return the state of the device and what has been lost so far.
@@ -244,7 +245,7 @@ class LiveSession:
             raise message.error()
         return cast(Ready, message)
 
-    def _ask(self, name: str, **values: object) -> Any:
+    def _ask(self, name: str, *, answer_s: float = _ANSWER_S, **values: object) -> Any:
         future: Future[Any] = Future()
         with self._lock:
             self._check_running()
@@ -255,10 +256,10 @@ class LiveSession:
             except OSError as error:
                 raise self._over() from error
         try:
-            value = future.result(_ANSWER_S)
+            value = future.result(answer_s)
         except FutureTimeoutError as error:
             self._futures.pop(number, None)
-            raise StreamError(f"the conversation gave no answer to {name!r} for {_ANSWER_S:.0f} s") from error
+            raise StreamError(f"the conversation gave no answer to {name!r} for {answer_s:.0f} s") from error
         if isinstance(value, Failure):
             raise value.error()
         return value

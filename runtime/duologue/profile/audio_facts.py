@@ -49,6 +49,23 @@ class CallbackFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AudioMoment:
+    """The rings when a frame was done.
+
+    Attributes:
+        at_s: When, by the monotonic clock.
+        lag_ms: Audio under way between microphone and loudspeaker.
+        fill_ms: Agent's audio waiting for the loudspeaker.
+        backlog_ms: User's audio waiting.
+    """
+
+    at_s: float
+    lag_ms: float
+    fill_ms: float
+    backlog_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFacts:
     """A sound device under an audio loop, once alone and once with the agent.
 
@@ -61,6 +78,8 @@ class AudioFacts:
         slack_min_ms: Agent's audio still waiting for the loudspeaker when the next frame of it came: the least.
         slack_p50_ms: The median of the same.
         backlog_ms: User's audio waiting when a frame was done.
+        resample: Time per frame of converting rates, both ways.
+        moments: The rings, frame by frame.
         lost_input_ms: User's audio that found the ring full.
         concealed_ms: Agent's audio that was missing and faded to silence.
         concealed_events: How often.
@@ -78,6 +97,8 @@ class AudioFacts:
     slack_min_ms: float
     slack_p50_ms: float
     backlog_ms: Timing
+    resample: Timing
+    moments: tuple[AudioMoment, ...]
     lost_input_ms: float
     concealed_ms: float
     concealed_events: int

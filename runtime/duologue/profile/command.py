@@ -108,7 +108,7 @@ def _write_files(options: argparse.Namespace, profile: Profile) -> None:
     from duologue.profile.table import render_table
     from duologue.profile.trace import render_trace
 
-    trace, metrics = render_trace(profile.engines), render_prometheus(profile.report)
+    trace, metrics = render_trace(profile.engines, profile.report.audio), render_prometheus(profile.report)
     if options.out is not None:
         texts = {"profile.json": profile.report.to_json() + "\n", "trace.json": trace, "profile.prom": metrics}
         texts["profile.txt"] = render_table(profile.report) + "\n"

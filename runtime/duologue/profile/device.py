@@ -10,7 +10,7 @@ from duologue.audio.device import DeviceSpec, OpenDevice, StreamInfo
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.port import PortCounters, SharedPort, read_counters
 from duologue.errors import DeviceError
-from duologue.profile.audio_facts import AudioFacts, CallbackFacts, Step
+from duologue.profile.audio_facts import AudioFacts, AudioMoment, CallbackFacts, Step
 from duologue.profile.clicks import ClickLoop
 from duologue.profile.clock import Clock, MonotonicClock
 from duologue.profile.timing import from_histogram, summarise
@@ -29,6 +29,7 @@ class LoopRun:
         device: What it agreed to.
         counters: Of the port.
         frames: Every frame.
+        times_s: When each was done.
         dropped_samples: User's samples skipped to keep the lag bounded.
         cut_samples: Agent's samples cut likewise.
         inserted_samples: Silence inserted.
@@ -39,6 +40,7 @@ class LoopRun:
     device: StreamInfo
     counters: PortCounters
     frames: Sequence[LoopFrame]
+    times_s: Sequence[float]
     dropped_samples: int
     cut_samples: int
     inserted_samples: int
@@ -90,12 +92,15 @@ class DeviceProbe:
     def _drive(self, port: AudioPort, device: OpenDevice, step: ClickLoop, seconds: float) -> LoopRun:
         loop = DuplexLoop(port, step, self.settings, is_one_clock=device.info.is_one_clock)
         frames: list[LoopFrame] = []
+        times_s: list[float] = []
         device.start()
         begun_s = alive_s = self.clock.now_s()
         while self.clock.now_s() < begun_s + seconds:
             calls = port.calls
             port.wait_input(loop.samples_to_wait_for, _WAIT_S)
-            frames += loop.pump()
+            for frame in loop.pump():
+                frames.append(frame)
+                times_s.append(self.clock.now_s())
             if port.calls > calls:
                 alive_s = self.clock.now_s()
             if self.clock.now_s() - alive_s > _SILENT_S or not device.is_alive():
@@ -104,6 +109,7 @@ class DeviceProbe:
             device=device.info,
             counters=read_counters(port),
             frames=frames,
+            times_s=times_s,
             dropped_samples=loop.counters.dropped_user,
             cut_samples=loop.counters.cut_agent,
             inserted_samples=loop.counters.inserted,
@@ -130,6 +136,10 @@ def facts_of(run: LoopRun, bare: ClickLoop, busy: ClickLoop) -> AudioFacts:
         )
         for one in run.counters.callbacks
     )
+    moments = tuple(
+        AudioMoment(at_s=at_s, lag_ms=frame.lag_ms, fill_ms=frame.fill_ms, backlog_ms=frame.backlog_ms)
+        for at_s, frame in zip(run.times_s, run.frames, strict=True)
+    )
     slack_ms = [max(0.0, frame.fill_ms - FRAME_MS) for frame in run.frames]
     return AudioFacts(
         device=run.device,
@@ -140,6 +150,8 @@ def facts_of(run: LoopRun, bare: ClickLoop, busy: ClickLoop) -> AudioFacts:
         slack_min_ms=min(slack_ms, default=0.0),
         slack_p50_ms=summarise(slack_ms).p50_ms,
         backlog_ms=summarise([frame.backlog_ms for frame in run.frames]),
+        resample=summarise([frame.resample_ms for frame in run.frames]),
+        moments=moments,
         lost_input_ms=1e3 * run.counters.lost_input_samples / run.device.input_hz,
         concealed_ms=1e3 * run.counters.concealed_output_samples / run.device.output_hz,
         concealed_events=run.counters.concealed_events,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, cast
@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from duologue.agent import DuplexAgent
 from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
+from duologue.metrics.types import InteractivityReport
 from duologue.profile.clock import Clock
 from duologue.profile.frames import FrameTime, Pacing, RunProfile, profile_run, run_frames
 from duologue.profile.host import Pressure, PressureMeter, resident_mb
@@ -40,6 +41,8 @@ class EngineProfile:
         gpu_memory_mb: Most memory that torch took on the GPU, or None.
         runs: The measured runs.
         model_on_gpu: Model step by the GPU's own clock, or None without one.
+        interactivity: How the agent of these frames behaved: medians "answer_offset_s" and "stop_latency_s",
+            "overlap_share", "backchannels_per_min"; None where nothing of the kind happened.
     """
 
     engine: str
@@ -54,6 +57,7 @@ class EngineProfile:
     gpu_memory_mb: float | None = None
     runs: tuple[RunProfile, ...] = ()
     model_on_gpu: Timing | None = None
+    interactivity: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -171,25 +175,44 @@ def _measure(
     agent = DuplexAgent.load(name, config)
     load_s, loaded_mb = clock.now_s() - begun_s, resident_mb()
     meter = PressureMeter()
-    paced, first_ms, codes = _converse(agent, frames, clock, "real_time")
+    paced = _converse(agent, frames, clock, "real_time")
     pressure = meter.read()
-    hurried, _, _ = _converse(agent, frames, clock, "back_to_back")
+    hurried = _converse(agent, frames, clock, "back_to_back")
     profile = EngineProfile(
         engine=config.engine,
         dtype=config.dtype,
         device=config.device,
         load_s=load_s,
-        first_frame_ms=first_ms,
+        first_frame_ms=paced.first_ms,
         resident_before_mb=before_mb,
         resident_loaded_mb=loaded_mb,
         resident_after_mb=resident_mb(),
         gpu_memory_mb=import_module("torch").cuda.max_memory_allocated() / 1e6 if is_torch_gpu else None,
-        runs=(profile_run(paced, pacing="real_time"), profile_run(hurried, pacing="back_to_back")),
-        model_on_gpu=model_by_events(agent.engine, codes) if is_torch_gpu else None,
+        runs=(profile_run(paced.times, pacing="real_time"), profile_run(hurried.times, pacing="back_to_back")),
+        model_on_gpu=model_by_events(agent.engine, paced.codes) if is_torch_gpu else None,
+        interactivity=_manner(paced.report),
     )
     if and_then is not None:
         and_then(agent)
-    return MeasuredEngine(profile=profile, times={"real_time": paced, "back_to_back": hurried}, pressure=pressure)
+    times: dict[Pacing, list[FrameTime]] = {"real_time": paced.times, "back_to_back": hurried.times}
+    return MeasuredEngine(profile=profile, times=times, pressure=pressure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conversation:
+    times: list[FrameTime]
+    first_ms: float
+    codes: list[Codes]
+    report: InteractivityReport
+
+
+def _manner(report: InteractivityReport) -> dict[str, float | None]:
+    return {
+        "answer_offset_s": report.turn.fto_s.p50,
+        "stop_latency_s": report.interruption.stop_latency_s.p50,
+        "overlap_share": report.floor.overlap_share.value,
+        "backchannels_per_min": report.backchannel.per_user_speech_min.value,
+    }
 
 
 def _release(config: AgentConfig) -> None:
@@ -202,9 +225,7 @@ def _release(config: AgentConfig) -> None:
             torch.cuda.reset_peak_memory_stats()
 
 
-def _converse(
-    agent: DuplexAgent, frames: Sequence[Pcm], clock: Clock, pacing: Pacing
-) -> tuple[list[FrameTime], float, list[Codes]]:
+def _converse(agent: DuplexAgent, frames: Sequence[Pcm], clock: Clock, pacing: Pacing) -> _Conversation:
     codes: list[Codes] = []
     with agent.session(seed=0) as session:
 
@@ -215,4 +236,4 @@ def _converse(
 
         first_ms = step(frames[0]).stage_ms["total"]
         times = run_frames(step, frames[1:], clock, pacing=pacing)
-    return times, first_ms, codes
+        return _Conversation(times=times, first_ms=first_ms, codes=codes, report=session.report())

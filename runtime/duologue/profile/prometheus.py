@@ -114,6 +114,7 @@ def _add_audio(book: _Book, audio: AudioFacts) -> None:
         book.counter("audio_late_callbacks_total", "Callbacks two periods late.", callback.late, labels)
         for kind, count in callback.xruns.items():
             book.counter("audio_xruns_total", "Callbacks with a loss reported.", count, {**labels, "kind": kind})
+    book.histogram("audio_resample_seconds", "Time per frame of converting rates.", audio.resample, {})
     lost_ms = {
         "lost_input": audio.lost_input_ms,
         "concealed": audio.concealed_ms,

@@ -28,7 +28,7 @@ def render_table(report: ProfileReport) -> str:
         f"meanwhile {_pressure_line(report)}",
         "",
         f"frames against the budget of {report.frame_budget_ms:g} ms, in ms",
-        f"{'':34}{_HEAD}{'late':>8}{'RTF':>7}",
+        f"{'':34}{_HEAD}{'late':>8}{'RTF':>7}{'budget':>8}",
     ]
     for engine in report.engines:
         lines += _engine_lines(engine)
@@ -74,17 +74,30 @@ def _engine_lines(engine: EngineProfile) -> Iterator[str]:
         yield f"{engine.name}: not measured, {engine.error}"
         return
     for run in engine.runs:
-        yield _row(f"{engine.name}, {_PACING[run.pacing]}", run.stages["total"]) + _lateness(run)
+        total = run.stages["total"]
+        yield _row(f"{engine.name}, {_PACING[run.pacing]}", total) + _lateness(run) + f"{total.p95_ms / FRAME_MS:8.1%}"
     for stage, timing in engine.runs[0].stages.items():
         if stage != "total":
-            yield _row(f"  {stage}", timing)
+            yield _row(f"  {stage}", timing) + f"{timing.p95_ms / FRAME_MS:23.1%}"
     if engine.model_on_gpu is not None:
         yield _row("  model by the GPU's clock", engine.model_on_gpu)
+    yield f"  interactivity  {_manner(engine)}"
     gpu = f", GPU {engine.gpu_memory_mb:.0f} MB" if engine.gpu_memory_mb is not None else ""
     yield (
         f"  load {engine.load_s:.2f} s, first frame {engine.first_frame_ms:.1f} ms, resident "
         f"{engine.resident_before_mb:.0f} -> {engine.resident_loaded_mb:.0f} MB loaded -> "
         f"{engine.resident_after_mb:.0f} MB after {2 * (engine.runs[0].frames + 1)} frames{gpu}"
+    )
+
+
+def _manner(engine: EngineProfile) -> str:
+    def shown(name: str, unit: str = "") -> str:
+        value = engine.interactivity.get(name)
+        return "-" if value is None else f"{value:.2f}{unit}"
+
+    return (
+        f"answers after {shown('answer_offset_s', ' s')}, yields after {shown('stop_latency_s', ' s')}, both talk "
+        f"{shown('overlap_share')} of the time, {shown('backchannels_per_min')} backchannels per min of user speech"
     )
 
 
@@ -125,6 +138,7 @@ def _audio_lines(report: ProfileReport) -> Iterator[str]:
         yield _row(f"  callback gap ({callback.calls} calls)", callback.gap) + f"{callback.late:6d} late"
         yield _row("  callback body", callback.body)
         yield f"  xruns   {xruns or 'none'}"
+    yield _row("  resampling, per frame", audio.resample)
     yield (
         f"  rings   {audio.slack_p50_ms:.1f} ms left when a reply came (least {audio.slack_min_ms:.1f}), "
         f"backlog p50 {audio.backlog_ms.p50_ms:.1f}, max {audio.backlog_ms.max_ms:.1f} ms"

@@ -1,4 +1,4 @@
-"""The measured frames in the trace event format of Chrome and Perfetto: one track per stage, late frames flagged."""
+"""The measured frames in the trace event format of Chrome and Perfetto: a track per stage, late frames, rings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
+from duologue.profile.audio_facts import AudioFacts
 from duologue.profile.engines import MeasuredEngine
 from duologue.profile.frames import FrameTime, Pacing
 from duologue.types import FRAME_MS
@@ -15,7 +16,7 @@ _FRAME_TRACK = 0
 _PACING_WORDS: dict[Pacing, str] = {"real_time": "in real time", "back_to_back": "back to back"}
 
 
-def render_trace(engines: Sequence[MeasuredEngine]) -> str:
+def render_trace(engines: Sequence[MeasuredEngine], audio: AudioFacts | None = None) -> str:
     """Return the trace as JSON text; open it in ui.perfetto.dev or chrome://tracing.
 
     Every run of an engine is a process of its own, every stage a thread in it. Times are those of the monotonic
@@ -23,6 +24,7 @@ def render_trace(engines: Sequence[MeasuredEngine]) -> str:
 
     Args:
         engines: Measured engines; one without frames adds nothing.
+        audio: The sound device; its rings are counters of a process of their own.
     """
     runs = [
         (engine.profile.name, pacing, times) for engine in engines for pacing, times in engine.times.items() if times
@@ -32,6 +34,8 @@ def render_trace(engines: Sequence[MeasuredEngine]) -> str:
         events += _names(process, f"{name}, {_PACING_WORDS[pacing]}", [s for s in times[0].stage_ms if s != "total"])
         for time in times:
             events += _frame_events(process, time)
+    if audio is not None:
+        events += _audio_events(len(runs) + 1, audio)
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
 
 
@@ -40,6 +44,15 @@ def _names(process: int, name: str, stages: Sequence[str]) -> Iterator[dict[str,
     for track, stage in enumerate(["frame", *stages]):
         yield {"ph": "M", "name": "thread_name", "pid": process, "tid": track, "args": {"name": stage}}
         yield {"ph": "M", "name": "thread_sort_index", "pid": process, "tid": track, "args": {"sort_index": track}}
+
+
+def _audio_events(process: int, audio: AudioFacts) -> Iterator[dict[str, Any]]:
+    yield {"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": "sound device"}}
+    for moment in audio.moments:
+        rings = {"loudspeaker ring": moment.fill_ms, "microphone ring": moment.backlog_ms, "lag": moment.lag_ms}
+        for name, ms in rings.items():
+            counter = {"ph": "C", "name": f"{name} ms", "pid": process, "tid": 0, "ts": 1e6 * moment.at_s}
+            yield {**counter, "args": {"ms": ms}}
 
 
 def _frame_events(process: int, time: FrameTime) -> Iterator[dict[str, Any]]:

@@ -133,6 +133,7 @@ def _hold(
     options: argparse.Namespace, config: AgentConfig, live: LiveSession, out: Path, recording: Path | None
 ) -> int:
     from duologue.talk.control import TalkControl
+    from duologue.talk.device_choice import device_spec
     from duologue.talk.keep import keep
     from duologue.talk.state import Setup, TalkState
 
@@ -146,7 +147,8 @@ def _hold(
         has_echo_canceller=options.aec,
     )
     state = TalkState(setup, config.sampling)
-    control = TalkControl(live, state, agents=agents, seed=options.seed)
+    device = device_spec(options.input, options.output)
+    control = TalkControl(live, state, agents=agents, device=device, seed=options.seed)
     if options.json:
         _stream(options, live, state, control, lambda takes: keep(takes, out, note=live.note, recording=recording))
     else:

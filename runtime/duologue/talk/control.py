@@ -6,10 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from duologue.audio.device import DeviceSpec
+from duologue.audio.devices import Side, list_devices
 from duologue.audio.live import LiveSession
 from duologue.errors import ConfigError, DuologueError, StreamError
 from duologue.metrics.types import InteractivityReport
 from duologue.talk.choice import seed_for
+from duologue.talk.device_choice import next_device
 from duologue.talk.state import TalkState
 
 PADDING_STEP = 0.5
@@ -42,17 +45,20 @@ class Take:
 class TalkControl:
     """Steers a live conversation without ever making the caller wait."""
 
-    def __init__(self, live: LiveSession, state: TalkState, *, agents: Sequence[str], seed: int = 0) -> None:
+    def __init__(
+        self, live: LiveSession, state: TalkState, *, agents: Sequence[str], device: DeviceSpec, seed: int = 0
+    ) -> None:
         """Watch the conversation from now on.
 
         Args:
             live: The conversation.
             state: Where events and answers are gathered.
             agents: Names of the agents that the conversation's `AgentChoice` holds, in its order.
+            device: What the conversation was opened with.
             seed: Seed of the conversation.
         """
         self._live, self._state = live, state
-        self._agents, self._seed = list(agents), seed
+        self._agents, self._device, self._seed = list(agents), device, seed
         self._agent_index = 0
         self._first_frame = 0
         self._takes: list[Take] = []
@@ -82,6 +88,10 @@ class TalkControl:
             self._state.say("one agent only: give --adapter, or --agent several times, to switch", "warn")
             return
         self._start(lambda: self._begin_anew((self._agent_index + 1) % len(self._agents)), is_slow=True)
+
+    def next_device(self, side: Side) -> None:
+        """Go on with the next microphone ("input") or loudspeaker ("output"); the conversation keeps its memory."""
+        self._start(lambda: self._next_device(side), is_slow=True)
 
     def change_padding(self, steps: int) -> None:
         """Make the agent quieter (steps above 0) or more talkative."""
@@ -143,6 +153,14 @@ class TalkControl:
         self._agent_index, self._first_frame = index, next_first
         self._state.set_agent(index)
         self._state.say(f"a new conversation with {self._agents[index]}", "good")
+
+    def _next_device(self, side: Side) -> None:
+        now = self._live.stats().device or self._live.device
+        name = now.input_name if side == "input" else now.output_name
+        device = next_device(self._device, side, name, list_devices)
+        info = self._live.switch_device(device)
+        self._device = device
+        self._state.say(f"now through {info.input_name} and {info.output_name}", "good")
 
     def _change_padding(self, steps: int) -> None:
         sampling = self._state.sampling

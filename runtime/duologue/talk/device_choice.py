@@ -1,14 +1,17 @@
-"""What `--input` and `--output` mean: a real device by index or name, or the fake one."""
+"""What `--input` and `--output` mean: a real device by index or name, or the fake one; and which one comes next."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from duologue.audio.device import DeviceSpec
+from duologue.audio.devices import DeviceInfo, Side
 from duologue.audio.driver import PortAudioSpec
 from duologue.audio.fake import FakeSpec
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, DeviceError
 
 _FAKE = "fake"
 _DEMO = "demo"
@@ -34,6 +37,34 @@ def device_spec(microphone: str | None, loudspeaker: str | None) -> DeviceSpec:
     if loudspeaker == _FAKE:
         raise ConfigError("--output fake needs --input fake, fake:demo or fake:FILE")
     return PortAudioSpec(input=_index_or_name(microphone), output=_index_or_name(loudspeaker))
+
+
+def next_device(
+    device: DeviceSpec, side: Side, name: str, list_devices: Callable[[], Sequence[DeviceInfo]]
+) -> DeviceSpec:
+    """Return the same pair with the next microphone or loudspeaker that this machine has.
+
+    Args:
+        device: The pair now.
+        side: What to replace.
+        name: What is there now.
+        list_devices: Looks for devices, afresh.
+
+    Raises:
+        ConfigError: If the device is the fake one.
+        DeviceError: If there is no other.
+    """
+    if not isinstance(device, PortAudioSpec):
+        raise ConfigError("the fake device has no other to switch to; start without --input fake")
+    able = [one for one in list_devices() if one.channels(side) > 0]
+    places = [place for place, one in enumerate(able) if one.name == name]
+    if all(one.name == name for one in able):
+        raise DeviceError(f"this machine has no other {'microphone' if side == 'input' else 'loudspeaker'}")
+    chosen = able[(places[-1] + 1) % len(able)] if places else able[0]
+    # A name outlasts the coming and going of devices, an index does not.
+    is_alone = [one.name for one in able].count(chosen.name) == 1
+    wanted = chosen.name if is_alone else chosen.index
+    return replace(device, input=wanted) if side == "input" else replace(device, output=wanted)
 
 
 def _recording(microphone: str) -> str | None:

@@ -13,6 +13,7 @@ from textual.containers import Container
 from textual.events import Resize
 from textual.widget import Widget
 
+from duologue.audio.devices import Side
 from duologue.talk import figures, words
 from duologue.talk.control import TalkControl
 from duologue.talk.lanes import lane_lines
@@ -92,6 +93,8 @@ class TalkApp(App[None]):
         Binding("f", "flush", "flush"),
         Binding("r", "reset", "reset"),
         Binding("a", "agent", "next agent"),
+        Binding("i", "device('input')", "next microphone"),
+        Binding("o", "device('output')", "next loudspeaker"),
         Binding("plus,equals_sign", "padding(1)", "quieter"),
         Binding("minus", "padding(-1)", "more talkative"),
         Binding("greater_than_sign,full_stop", "temperature(1)", "wilder"),
@@ -155,6 +158,10 @@ class TalkApp(App[None]):
     def action_agent(self) -> None:
         """Begin a new conversation with the next agent."""
         self._control.next_agent()
+
+    def action_device(self, side: Side) -> None:
+        """Go on with the next microphone or loudspeaker."""
+        self._control.next_device(side)
 
     def action_padding(self, steps: int) -> None:
         """Change the padding bias."""

@@ -18,6 +18,7 @@ KEYS = (
     ("a", "next agent"),
     ("+ −", "padding"),
     ("> <", "temperature"),
+    ("i o", "mic, speaker"),
 )
 """What the last line of the card offers; the first ones fit the narrowest terminal."""
 
