@@ -16,6 +16,11 @@ def test_reads_toml_and_json(tmp_path: Path, name: str, text: str) -> None:
     assert AgentConfig.load(tmp_path / name) == AgentConfig(threads=2)
 
 
+def test_a_list_in_a_file_names_adapters(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('adapters = ["tuned/a", "tuned/b"]\nrecord = "calls"\n')
+    assert AgentConfig.load(tmp_path / "a.toml") == AgentConfig(adapters=("tuned/a", "tuned/b"), record="calls")
+
+
 def test_an_integer_is_a_fine_temperature() -> None:
     assert AgentConfig(temperature_text=0).sampling.temperature_text == 0
 
@@ -31,6 +36,10 @@ def test_an_integer_is_a_fine_temperature() -> None:
         ({"temperature_text": -1.0}, "temperature_text"),
         ({"top_k_audio": 1.5}, "top_k_audio"),
         ({"text_prompt": 3}, "text_prompt"),
+        ({"adapters": "tuned"}, "must be a tuple"),
+        ({"adapters": ["tuned", 3]}, "must be a tuple"),
+        ({"adapters": [""]}, "must be a tuple"),
+        ({"record": 1}, "record"),
     ],
 )
 def test_refuses_what_it_does_not_know(values: dict[str, object], message: str) -> None:
