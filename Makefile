@@ -27,7 +27,7 @@ $(VENV)/.runtime: pyproject.toml $(SOURCES) | $(BIN)/python
 # moshi's own pins ask for an older torch and numpy, and it runs on these; hence --no-deps.
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/pip install -q torch==$(TORCH)
-	$(BIN)/pip install -q --no-build-isolation -e '.[cpu,torch,hub,voice,talk,synth,reference,dev]'
+	$(BIN)/pip install -q --no-build-isolation -e '.[cpu,torch,hub,voice,talk,synth,align,reference,dev]'
 	$(BIN)/pip install -q --no-deps moshi==0.2.13
 	touch $@
 
