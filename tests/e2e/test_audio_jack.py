@@ -217,7 +217,8 @@ def test_a_key_goes_on_with_the_next_loudspeaker_and_the_conversation_is_kept(
         _settle(live)
         before = live.stats()
         control.next_device("output")
-        _wait_for(lambda: "now through" in state.view().message[0])
+        _wait_for(lambda: state.view().message[0] != "")
+        assert state.view().message[0] == "now through vmic and system"
         after = live.stats()
         assert after.device is not None
         assert (after.device.input_name, after.device.output_name) == ("vmic", "system")

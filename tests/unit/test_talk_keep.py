@@ -187,6 +187,7 @@ DEVICES = [
     _device(1, "HDMI", "ALSA", 0, 2),
     _device(2, "default", "ALSA", 2, 2),
     _device(3, "default", "JACK", 2, 2),
+    _device(4, "PortAudio", "JACK", 2, 2),
 ]
 
 

@@ -15,6 +15,8 @@ from duologue.errors import ConfigError, DeviceError
 
 _FAKE = "fake"
 _DEMO = "demo"
+# Under JACK every program is a device, the one that is talking included.
+_OURSELVES = "PortAudio"
 
 
 def device_spec(microphone: str | None, loudspeaker: str | None) -> DeviceSpec:
@@ -56,7 +58,9 @@ def next_device(
     """
     if not isinstance(device, PortAudioSpec):
         raise ConfigError("the fake device has no other to switch to; start without --input fake")
-    able = [one for one in list_devices() if one.channels(side) > 0]
+    host_api = (device.host_api or "").lower()
+    able = [one for one in list_devices() if one.channels(side) > 0 and host_api in one.host_api.lower()]
+    able = [one for one in able if one.name != _OURSELVES]
     places = [place for place, one in enumerate(able) if one.name == name]
     if all(one.name == name for one in able):
         raise DeviceError(f"this machine has no other {'microphone' if side == 'input' else 'loudspeaker'}")

@@ -87,7 +87,7 @@ def _hint(view: View) -> str:
         return f"This conversation is being recorded into {view.setup.record_folder}."
     if not view.setup.has_echo_canceller:
         return "Wear headphones: echo cancellation is off, or the agent hears itself (--aec for loudspeakers)."
-    return "Echo cancellation is on; it takes about 5 dB from you while both talk. With headphones, leave it off."
+    return "Echo cancellation is on; it takes 2 to 5 dB from you while both talk. With headphones, leave it off."
 
 
 def _device(view: View) -> str:
