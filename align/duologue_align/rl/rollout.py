@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ class _Batch:
         logprobs = torch.full((batch, agent, total), float("nan"), device=device)
         heard = torch.full((batch, agent, total), UNGENERATED, device=device)
         users = self._frames[:, agent : agent + self._config.user_q].clamp(min=0)
-        settings = draw_settings(self._sampling, self._config, device)
+        settings = replace(draw_settings(self._sampling, self._config, device), is_ranked=False)
         is_live = torch.ones(batch, dtype=torch.bool, device=device)
         for call in range(begin, total):
             rows = int((self._lengths > call).sum())
@@ -199,8 +199,8 @@ class _Noise:
             width = self._text + self._depth * self._audio
             chunk = torch.empty(rows, _NOISE_CHUNK, width, device=self._device)
             for row in range(rows):
-                chunk[row].exponential_(generator=self._generators[row])
-            self._chunk, self._place = chunk.clamp_(min=1e-20).log_().neg_(), 0
+                chunk[row].uniform_(generator=self._generators[row])
+            self._chunk, self._place = chunk.log_().neg_().log_().neg_(), 0
         now = self._chunk[:rows, self._place]
         self._place += 1
         return now[:, : self._text], now[:, self._text :].reshape(rows, self._depth, self._audio)

@@ -279,13 +279,16 @@ class FrameGenerator:
         settings, padding = inputs.settings, self.config.existing_text_padding_id
         text_logits = text_logits.float().clone()
         text_logits[:, padding] += settings.padding_bias
-        token, logprob = draw(text_logits, inputs.noise_text, settings.temperature_text, settings.kept_text)
+        is_ranked = settings.is_ranked
+        token, logprob = draw(
+            text_logits, inputs.noise_text, settings.temperature_text, settings.kept_text, is_ranked=is_ranked
+        )
         tokens, logprobs = [_choose(pending[:, 0], token)], [logprob]
         cache: list[tuple[Tensor, Tensor]] = []
         for step in range(self.config.dep_q):
             logits = self.model.depth_step(step, hidden, tokens[-1], cache)
             noise = inputs.noise_audio[:, step]
-            token, logprob = draw(logits, noise, settings.temperature_audio, settings.kept_audio)
+            token, logprob = draw(logits, noise, settings.temperature_audio, settings.kept_audio, is_ranked=is_ranked)
             tokens.append(_choose(pending[:, step + 1], token))
             logprobs.append(logprob)
         drawn = torch.stack(logprobs, dim=1).masked_fill(pending >= 0, float("nan"))

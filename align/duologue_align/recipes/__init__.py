@@ -1,0 +1,1 @@
+"""Flat scripts to read, copy and change."""

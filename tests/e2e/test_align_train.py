@@ -1,0 +1,138 @@
+"""Alignment from mined segments to an adapter: one command, stopped and resumed to the bit, refused when it must be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import rl_case  # noqa: E402
+from duologue.errors import ConfigError  # noqa: E402
+from duologue.model.checkpoint import Checkpoint  # noqa: E402
+from duologue_align import cli  # noqa: E402
+from duologue_align.checkpointing import load_tree  # noqa: E402
+from duologue_align.recipes import grpo_loop  # noqa: E402
+from duologue_align.rl import run as rl_run  # noqa: E402
+from duologue_align.rl.objective import clipped_surrogate, exact_kl, kept_logprobs  # noqa: E402
+from duologue_align.rl.settings import AlignSettings  # noqa: E402
+from duologue_align.sft.journal import read_journal  # noqa: E402
+
+TIMES = ("seconds", "time_s", "frames_per_s", "tokens_per_s", "rollout_frames_per_s", "learn_frames_per_s")
+SMALL = [
+    "run.steps=3",
+    "run.groups=2",
+    "run.completions=2",
+    "run.valid_every=0",
+    "run.valid_segments=0",
+    "run.save_every=2",
+    "data.longest_s=9",
+    "data.context_s=2.0",
+    "adapter.rank=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("align")
+    rl_case.write_segments(folder, rl_case.write_agent(folder / "agent"))
+    return folder
+
+
+def settings_of(case: Path, *changes: str) -> AlignSettings:
+    places = [f"model={case / 'agent'}", f"data.segments={json.dumps(str(case / 'mined'))}"]
+    return AlignSettings.load("duologue", [*places, *SMALL, *changes])
+
+
+def timeless(out: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_journal(out)]
+
+
+def test_one_command_aligns_an_agent(case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    command = ["train", "duologue", "--model", str(case / "agent"), "--segments", str(case / "mined")]
+    command += ["--out", str(out), "--device", "cpu", "--threads", "1", "--quiet", "--steps", "1"]
+    changes = [*SMALL[1:3], *SMALL[6:], "run.valid_every=1", "run.valid_segments=1", "run.samples=1"]
+    for change in [*changes, "run.test_segments=1"]:
+        command += ["--set", change]
+    assert cli.main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result == {"step": 1, "is_finished": True, "adapter": str(out / "adapter")}
+
+    rows = read_journal(out)
+    (row,) = [row for row in rows if "reward" in row]
+    assert {"kl", "entropy", "clip_share", "gap_kl", "gap_max", "tokens_per_s", "axis", "component"} <= row.keys()
+    assert row["gap_kl"] < 1e-6
+    assert set(row["time_s"]) == {"prepare", "rollout", "listen", "grade", "learn"}
+    assert [row["step"] for row in rows if "valid" in row] == [0, 1]
+    folder = out / "samples" / "000001"
+    (wav,) = folder.glob("*.wav")
+    stereo, rate = soundfile.read(wav)
+    assert (stereo.shape[1], rate) == (2, 24_000)
+    assert np.abs(stereo).max(axis=0).min() > 0
+    assert wav.name in (folder / "index.html").read_text()
+    test = json.loads((out / "test.json").read_text())
+    assert {take["axis"] for take in test["before"]["takes"]} == {take["axis"] for take in test["after"]["takes"]}
+    assert Checkpoint.open(case / "agent", lora=out / "adapter" / "lora.safetensors").lora
+
+
+def test_a_stopped_run_goes_on_to_the_same_end(case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the first step; what follows --resume is the uninterrupted run to the bit."""
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    rl_run.train(settings_of(case), straight)
+    learn = rl_run.GrpoTrainer.learn
+
+    def interrupted(trainer: Any, lesson: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return learn(trainer, lesson)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rl_run.GrpoTrainer, "learn", interrupted)
+        stopped = rl_run.train(settings_of(case), broken)
+    assert (stopped.step, stopped.is_finished) == (1, False)
+    with pytest.raises(ConfigError, match="--resume"):
+        rl_run.train(settings_of(case), broken)
+    with pytest.raises(ConfigError, match=r"objective\.kl"):
+        rl_run.train(settings_of(case, "objective.kl=0.5"), broken, is_resumed=True)
+    assert rl_run.train(settings_of(case), broken, is_resumed=True).is_finished
+    assert timeless(straight) == timeless(broken)
+    ends = [
+        load_tree(folder / "checkpoints" / "step-000000003.safetensors")["trainer"] for folder in (straight, broken)
+    ]
+    for name, tensor in ends[0]["trained"].items():
+        assert torch.equal(tensor, ends[1]["trained"][name]), name
+
+
+def test_the_flat_twin_runs_and_has_the_same_loss(
+    case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--model", str(case / "agent"), "--segments", str(case / "mined"), "--out", str(tmp_path / "adapter")]
+    assert grpo_loop.main([*places, "--steps", "2", "--completions", "2"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(np.isfinite(row["reward"]) for row in rows)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+    draw = torch.Generator().manual_seed(0)
+    policy, reference = torch.randn(2, 3, 5, 40, generator=draw).mul(2).unbind(0)
+    tokens, old = torch.randint(0, 40, (3, 5), generator=draw), torch.randn(3, 5, generator=draw) - 3
+    gains = torch.tensor([1.0, -0.5, 0.2])
+    found = grpo_loop.grpo_loss(policy, reference, tokens, old, gains)
+    flat = kept_logprobs(policy.flatten(0, 1), tokens.flatten(), temperature=0.7, kept=25, padding_bias=torch.zeros(40))
+    spread = gains[:, None].expand(3, 5).flatten()
+    value = clipped_surrogate(flat, old.flatten(), spread, low=0.2, high=0.2)
+    value = value - 0.01 * exact_kl(policy.flatten(0, 1), reference.flatten(0, 1))
+    torch.testing.assert_close(found, -value.mean())
