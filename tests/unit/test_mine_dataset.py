@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from codec_cases import TINY, write_mimi
 from duologue.codec import Mimi
@@ -242,6 +243,25 @@ def test_a_changed_recording_is_mined_again(tmp_path: Path) -> None:
     second = mine([path.parent], tmp_path / "out", options)
     assert first.axes["turn"].found == 1
     assert (second.axes["turn"].found, second.axes["pause"].found) == (0, 1)
+
+
+def test_another_codec_encodes_again_and_nothing_else(
+    mined: tuple[Path, MiningSummary], source: Path, codec: Codec, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(mined[0], tmp_path / "out"))
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / "mimi.safetensors"
+    tensors = load_file(codec.weights)
+    save_file({name: -tensor for name, tensor in tensors.items()}, other)
+    (tmp_path / "other" / "mimi_config.json").write_text(json.dumps(TINY.to_dict()))
+    before = {s.id: s.user_codes() for s in read_segments(mined[0])}
+    summary = mine([source], out, MiningOptions(rules=RULES, codec=Codec.find(other)))
+    assert summary.mining.conversations == 0
+    assert summary.mining.hours == 0
+    assert summary.encoding.conversations == 3
+    after = {s.id: s.user_codes() for s in read_segments(out)}
+    assert after.keys() == before.keys()
+    assert any(not np.array_equal(after[name], before[name]) for name in before)
 
 
 def test_jobs_change_nothing(mined: tuple[Path, MiningSummary], source: Path, codec: Codec, tmp_path: Path) -> None:
