@@ -1,5 +1,4 @@
-"""The `duologue-align` command: synth, synth-check, train-codec, eval-codec, tokenizer, encode, sft, mine, judge-check,
-evaluate.
+"""The `duologue-align` command: synth, train-codec, tokenizer, encode, sft, mine, train, evaluate, export, and checks.
 
 Exit codes: 0 done, 1 a check failed, 2 a wrong argument or setting, or a package missing, 130 interrupted.
 """

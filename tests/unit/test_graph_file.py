@@ -110,7 +110,7 @@ def test_a_graph_that_cannot_be_loaded_is_one_line(
     (kept,) = tmp_path.glob("*.onnx")
     broken = kept.read_bytes().replace(b"TensorScatter", b"TensorScarier")
     kept.write_bytes(seal_graph(broken))
-    monkeypatch.setattr(onnx_engine, "build_step_graph", lambda _: broken)
+    monkeypatch.setattr(onnx_engine, "build_step_graph", lambda _, **more: broken)
     with pytest.raises(WeightsError, match="ONNX Runtime cannot load") as caught:
         OnnxEngine.load(checkpoint, cache_dir=tmp_path)
     assert str(kept) in str(caught.value)

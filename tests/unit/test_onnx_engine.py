@@ -393,7 +393,9 @@ def test_the_folders_graph_is_used_while_it_fits(tmp_path: Path, monkeypatch: py
     write_step_graph(checkpoint)
     builds: list[Checkpoint] = []
     build = onnx_engine.build_step_graph
-    monkeypatch.setattr(onnx_engine, "build_step_graph", lambda found: (builds.append(found), build(found))[1])
+    monkeypatch.setattr(
+        onnx_engine, "build_step_graph", lambda found, **more: (builds.append(found), build(found, **more))[1]
+    )
     fitting = Checkpoint.open(tmp_path)
     assert fitting.step_graph_path is not None
     assert tokens(run(OnnxEngine.load(fitting).stream(seed=1), frames)) == expected
