@@ -103,10 +103,86 @@ def degenerate_agents_table(result: dict[str, Any]) -> str:
     return f"{caption}\n{markdown(header, rows)}"
 
 
+def audio_gil_table(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["load"],
+            row["way"],
+            f"{row['clicks_heard']} of {row['clicks_said']}",
+            f"{row['starved_ms'] / 1e3:.1f}",
+            f"{row['lost_ms'] / 1e3:.1f}",
+            str(row["flagged_blocks"]),
+            f"{row['longest_hold_ms']:.0f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = [
+        "program",
+        "audio",
+        "clicks heard",
+        "output missing, s",
+        "input lost, s",
+        "flagged blocks",
+        "longest hold, ms",
+    ]
+    caption = (
+        f"Clicks through an echo agent over JACK for {result['rows'][0]['seconds']:.0f} s while the program is idle or "
+        "sorts a long list in a loop, which keeps the interpreter's lock; "
+        f"{result['machine']}, {result['cores']} cores, with other work on them:\n`python benchmarks/audio_gil.py`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+def audio_aec_table(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{row['echo_db']:+.0f} dB",
+            row["canceller"],
+            f"{row['echo_reduction_db']:.0f} dB",
+            f"{row['user_level_db']:+.1f} dB",
+            f"{row['user_found']:.0%}",
+            f"{row['false_speech']:.0%}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["echo", "canceller", "echo taken", "user while both talk", "user's speech found", "false speech"]
+    caption = (
+        "Echo cancellation and what it costs the user who barges in, synthetic room, echo against the agent's level:\n"
+        "`python benchmarks/audio_aec.py`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+def mouth_to_ear_table(result: dict[str, Any]) -> str:
+    cells = [
+        f"{result[key]:.1f}"
+        for key in ("mouth_to_ear_ms", "frame_ms", "acoustic_delay_ms", "compute_ms", "overhead_ms")
+    ]
+    header = [
+        "mouth to ear",
+        "frame",
+        "acoustic delay",
+        "compute (p50)",
+        "overhead: device, playout",
+        "concealed",
+        "xruns",
+    ]
+    caption = (
+        f"The bundled agent over JACK, {result['block_ms']} ms blocks, ms, median once settled, of {result['seconds']:.0f} s, "
+        f"{result['machine']}, {result['cores']} cores, load {result['load_average']:.1f}:\n"
+        "`python benchmarks/mouth_to_ear.py`\n"
+    )
+    cells += [f"{result['concealed_ms']:.1f}", str(result["xruns"])]
+    return f"{caption}\n{markdown(header, [cells])}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "codec": codec_table,
     "model_step": model_step_table,
     "degenerate_agents": degenerate_agents_table,
+    "audio_gil": audio_gil_table,
+    "audio_aec": audio_aec_table,
+    "mouth_to_ear": mouth_to_ear_table,
 }
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ A Python program may hold the interpreter's lock for tens of milliseconds at a t
 regular expression, unpacking an array), and a native callback alone does not help: it plays on, but what refills its
 rings starves. So the device, the rings, the resampling, the model and the metrics run in a second process with a lock
 of its own, and the program that opened the conversation only receives events and sends commands; its own stalls delay
-its view of the conversation, never the conversation. `benchmarks/audio_gil.py` compares the ways: beside a program
-that sorts in a loop, a Python callback lost most of the audio, a native callback with the frame loop in a thread of
-the program starved for most of the time, and this way lost nothing.
+its view of the conversation, never the conversation. `benchmarks/audio_gil.py` compares the ways: in a minute beside a
+program that sorts in a loop, a Python callback lost 98 of 120 clicks and this way none.
 """
 
 from __future__ import annotations
