@@ -28,15 +28,17 @@ def short_user(tmp_path: Path, demo_user: Path) -> Path:
     return path
 
 
-def test_run_prints_the_card_and_writes_the_files(
-    short_user: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [("run",), ("demo", "--user")])
+def test_any_recording_gives_the_card_and_the_files(
+    command: tuple[str, ...], short_user: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(short_user), "--out", str(tmp_path / "out")]) == 0
+    assert main([*command, str(short_user), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert ("untrained" in printed) != has_bundled_agent()
     assert re.search(r"A frame took \d+\.\d of 80 ms \(p95\); peak memory \d+ MB", printed)
     assert "Written:" in printed
     assert (tmp_path / "out" / "report.html").is_file()
+    assert soundfile.info(tmp_path / "out" / "conversation.wav").channels == 2
 
 
 def test_json_is_the_only_output(short_user: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
