@@ -37,7 +37,7 @@ from duologue_align.rl.rollout import Rollouts, roll_out_all
 from duologue_align.rl.sampler import Group, Sampler, read_pool
 from duologue_align.rl.samples import write_samples
 from duologue_align.rl.scenes import SceneMaker, open_bundle
-from duologue_align.rl.settings import AlignSettings, changed_fields
+from duologue_align.rl.settings import AlignSettings, RewardSettings, changed_fields
 from duologue_align.rl.trainer import GrpoTrainer, Lesson
 from duologue_align.rl.trial import Take, Trial, summarise
 from duologue_align.segments.reader import MANIFEST
@@ -52,8 +52,13 @@ _MAY_CHANGE = {
     "run.train_rows",
     "run.recompute",
     "run.gap_alarm",
-} | {f"run.{name}" for name in ("valid_every", "valid_segments", "test_segments", "samples", "save_every", "keep")}
+} | {
+    f"run.{name}"
+    for name in ("valid_every", "valid_segments", "test_segments", "test_judge", "samples", "save_every", "keep")
+}
 TEST = "test.json"
+TEST_REWARD = "duologue"
+"""Rewards by which runs are compared, whatever they were trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,24 +300,25 @@ class _Run:
                 "with a lower optimiser.learning_rate or a higher objective.kl"
             )
 
-    def _trial(self, split: Any, per_axis: int) -> Trial:
+    def _trial(self, split: Any, per_axis: int, grader: Grader) -> Trial:
         if split not in self.trials:
             data = self.settings.data
-            pool = read_pool(data.segments, split, self.grader.axes, data, tell=self.tell, is_needed=False)
+            pool = read_pool(data.segments, split, grader.axes, data, tell=self.tell, is_needed=False)
             self.trials[split] = Trial(pool, self.maker, per_axis=per_axis, seed=self.settings.run.seed)
         return self.trials[split]
 
-    def _measure(self, split: str, per_axis: int, *, is_frozen: bool = False) -> list[Take]:
+    def _measure(self, split: str, per_axis: int, grader: Grader, *, is_frozen: bool = False) -> list[Take]:
         self.trainer.trained.refresh(is_frozen=is_frozen)
         if not self.processes.is_first:
             return []
         talker, rows = self.trainer.trained.talker, self.settings.run.rows
-        return self._trial(split, per_axis).run(talker, self.listener, self.grader, self.settings.draws, rows=rows)
+        trial = self._trial(split, per_axis, grader)
+        return trial.run(talker, self.listener, grader, self.settings.draws, rows=rows)
 
     def _validate(self) -> None:
         run, step = self.settings.run, self.trainer.step
         if run.valid_segments:
-            takes = self._measure("dev", run.valid_segments)
+            takes = self._measure("dev", run.valid_segments, self.grader)
             if self.processes.is_first:
                 self.valid = summarise([take.row() for take in takes])
                 self.journal.write(step, {"step": step, "valid": _flat(self.valid)})
@@ -323,9 +329,12 @@ class _Run:
     def _test(self) -> None:
         count = self.settings.run.test_segments
         if count and not (self.out / TEST).is_file():
+            judge = self.settings.run.test_judge or self.settings.reward.judge
+            panel = JudgePanel.load(judge) if judge else None
+            grader = Grader(RewardPreset.load(TEST_REWARD), RewardSettings(), panel)
             found: dict[str, Any] = {}
             for name, is_frozen in (("before", True), ("after", False)):
-                rows = [take.row() for take in self._measure("test", count, is_frozen=is_frozen)]
+                rows = [take.row() for take in self._measure("test", count, grader, is_frozen=is_frozen)]
                 found[name] = {"summary": summarise(rows), "takes": rows} if rows else {}
             if self.processes.is_first:
                 content = {"settings": self.settings.to_dict(), "seconds": self.seconds, **found}

@@ -157,7 +157,9 @@ class RunSettings:
         gap_alarm: Mean k3 divergence between rollout and update from which on a warning is given.
         valid_every: Steps between validations; 0 for none but at the end.
         valid_segments: Dev segments of each axis in a validation.
-        test_segments: Test segments of each axis in the comparison at the end; 0 for none.
+        test_segments: Test segments of each axis in the comparison at the end; 0 for none. It is always scored by the
+            rewards "duologue", on all of their axes.
+        test_judge: Judge of that comparison; "" for the run's own.
         samples: Conversations that a validation writes as WAV.
         save_every: Steps between checkpoints.
         keep: Checkpoints kept.
@@ -176,6 +178,7 @@ class RunSettings:
     valid_every: int = 20
     valid_segments: int = 16
     test_segments: int = 0
+    test_judge: str = ""
     samples: int = 2
     save_every: int = 10
     keep: int = 2
