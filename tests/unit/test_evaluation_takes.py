@@ -165,6 +165,8 @@ def test_good_and_bad_agents_are_told_apart_and_compared_in_pairs() -> None:
     assert part.verdict("silent", ("turn", "answered_rate")) == "worse"
     assert part.verdict(BASE, ("turn", "fto_s")) == "", "an offset has no better direction"
     assert part.figures[HUMAN]["turn", "reward"].interval.value == part.figures[HUMAN]["mean", "reward"].interval.value
+    mute_as_silent = [part.figures[name]["turn", "reward"].interval.value for name in (BASE, "silent")]
+    assert mute_as_silent[0] == mute_as_silent[1], "having words must not move a reward of timing"
     report = Report(agents={AGENT: "x<y", BASE: "z"}, note="", data="d", static=part)
     assert "agent minus base" in report.text()
     plain = json.loads(json.dumps(report.to_dict()))

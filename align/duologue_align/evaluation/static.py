@@ -22,6 +22,7 @@ from duologue_align.evaluation.take import Take, make_take, play, spoken_spans
 from duologue_align.judge.judge import Answer
 from duologue_align.policies import POLICIES
 from duologue_align.rewards.preset import RewardPreset
+from duologue_align.rewards.situation import Reply, spans_to_activity
 from duologue_align.segments.mining import digest
 from duologue_align.segments.segment import AXES
 from duologue_align.statistics import Resampling
@@ -190,7 +191,8 @@ def _scripted(name: str, item: Item) -> Take:
 def _reward(
     rewards: RewardPreset, item: Item, own: Sequence[tuple[str, Take]], tallies: Mapping[str, Mapping[str, Tally]]
 ) -> None:
-    replies = [take.reply(item.situation.ticks) for _, take in own]
+    # Only the agents have words: with a term on words in it, the others' rewards would not compare with theirs.
+    replies = [Reply(activity=spans_to_activity(take.spans_s, item.situation.ticks)) for _, take in own]
     names = list(rewards.axes[item.axis].weights)
     for (name, _), earned in zip(own, rewards.score_group(item.situation, replies), strict=True):
         tally = tallies[name][item.conversation]

@@ -12,7 +12,7 @@ from duologue.agent import DuplexAgent
 from duologue.metrics.activity import Ticks, make_detector
 from duologue.metrics.timeline import IPU_BRIDGE, TICK_S
 from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm
-from duologue_align.rewards.situation import Reply, bridged_spans, spans_to_activity
+from duologue_align.rewards.situation import bridged_spans
 from duologue_align.sft.dialogues import SpokenWord
 
 LETTER_S, SHORTEST_S = 0.06, 0.16
@@ -32,15 +32,6 @@ class Take:
 
     spans_s: tuple[tuple[float, float], ...]
     words: tuple[SpokenWord, ...] | None = None
-
-    @property
-    def text(self) -> str | None:
-        """The words in a row, or None."""
-        return None if self.words is None else " ".join(word.text for word in self.words)
-
-    def reply(self, ticks: int, judge_score: float | None = None) -> Reply:
-        """Return it as what a reward looks at."""
-        return Reply(activity=spans_to_activity(self.spans_s, ticks), text=self.text, judge_score=judge_score)
 
 
 def play(agent: DuplexAgent, user: Pcm, *, seed: int) -> tuple[Pcm, list[tuple[float, str]]]:
