@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name 'CMakeLists.txt')
 
-.PHONY: demo test dev native-test test-audio cross lint format types bench tables train-default check clean
+.PHONY: demo test dev native-test test-audio cross lint format types bench tables align-demo train-default check clean
 
 demo: $(VENV)/.runtime  ## Hold a conversation with a recorded user and print its metrics
 	$(BIN)/duologue demo
@@ -66,6 +66,9 @@ bench: $(VENV)/.dev
 
 tables: $(VENV)/.dev  ## Render the README's tables from the committed results
 	$(BIN)/python benchmarks/readme_tables.py
+
+align-demo: $(VENV)/.dev  ## Align the default agent and compare before and after; half an hour on two cores
+	align/demo.sh
 
 train-default: $(VENV)/.dev  ## Train the default agent from nothing; most of a day on two cores, goes on where it stopped
 	$(BIN)/pip install -q --no-build-isolation -e '.[align,evaluate]'

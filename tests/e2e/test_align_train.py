@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,23 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 import rl_case  # noqa: E402
+from duologue.config import Sampling  # noqa: E402
 from duologue.errors import ConfigError  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402
+from duologue.model.load import load_model  # noqa: E402
+from duologue.types import FRAME_SAMPLES  # noqa: E402
 from duologue_align import cli  # noqa: E402
 from duologue_align.checkpointing import load_tree  # noqa: E402
+from duologue_align.corpus.conversation import Line  # noqa: E402
 from duologue_align.recipes import grpo_loop  # noqa: E402
 from duologue_align.rl import run as rl_run  # noqa: E402
+from duologue_align.rl.listener import Listener  # noqa: E402
 from duologue_align.rl.objective import clipped_surrogate, exact_kl, kept_logprobs  # noqa: E402
+from duologue_align.rl.rollout import roll_out  # noqa: E402
+from duologue_align.rl.scenes import SceneMaker, open_bundle  # noqa: E402
 from duologue_align.rl.settings import AlignSettings  # noqa: E402
+from duologue_align.segments.reader import read_segments  # noqa: E402
+from duologue_align.sft.encode import encode_channel  # noqa: E402
 from duologue_align.sft.journal import read_journal  # noqa: E402
 
 TIMES = ("seconds", "time_s", "frames_per_s", "tokens_per_s", "rollout_frames_per_s", "learn_frames_per_s")
@@ -114,6 +124,32 @@ def test_a_stopped_run_goes_on_to_the_same_end(case: Path, tmp_path: Path, monke
     ]
     for name, tensor in ends[0]["trained"].items():
         assert torch.equal(tensor, ends[1]["trained"][name]), name
+
+
+def test_what_comes_before_a_segment(case: Path) -> None:
+    bundle = open_bundle(str(case / "agent"))
+    segments = read_segments(case / "mined", split="train")
+    segment = next(s for s in segments if s.context_frames >= 30 and s.pcm("agent", context_s=2.4)[:50_000].any())
+    said = Line("agent", segment.start_s - 1.6, segment.start_s - 0.8, "hello you")
+    other = replace(segment, id="other", is_swapped=not segment.is_swapped, lines=(replace(said, side="user"),))
+    free = SceneMaker(bundle, silence_s=0.8).make(segment, 30)
+    assert (free.given.shape[1], free.user.shape[1], free.first) == (0, 40 + segment.frames, 40)
+    assert (free.user[:, 10:] == segment.user_codes(context_frames=30)).all()
+
+    given = SceneMaker(bundle, history="recorded", silence_s=0.8, segments=[segment, other]).make(segment, 30)
+    assert (given.given.shape[1], given.first) == (40, 40)
+    assert (given.given[9:, 10:] == free.user[:, 10:40]).all()
+    assert (given.user == free.user[:, 40:]).all()
+    pcm = segment.pcm("agent", context_s=2.4)[: 30 * FRAME_SAMPLES]
+    assert (given.given[1:9, 10:] == encode_channel(bundle.mimi.stream(), pcm)).all()
+    spoken = "".join(bundle.tokenizer.piece(int(token)) for token in given.given[0])
+    assert spoken.split() == ["hello", "you"]
+    assert given.given[0, : 10 + 10].tolist() == [3] * 19 + [0]
+    rollouts = roll_out(load_model(bundle.checkpoint), [given, given], [(1,), (2,)], Sampling())
+    assert int(rollouts.is_action[0, 0].sum()) == segment.frames
+    heard = Listener(bundle.mimi, bundle.tokenizer).hear(rollouts, [given, given])
+    assert [len(item.activity) for item in heard] == [8 * segment.frames] * 2
+    assert [len(item.pcm) for item in heard] == [FRAME_SAMPLES * segment.frames] * 2
 
 
 def test_the_flat_twin_runs_and_has_the_same_loss(

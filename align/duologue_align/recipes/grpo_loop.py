@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     talker = copy.deepcopy(base)
     names = [name for name in linear_slots(base.config) if name.startswith("transformer.") or name == "text_linear"]
     config = LoraConfig(r=RANK, lora_alpha=int(SCALING * RANK), target_modules=names)
-    adapted = get_peft_model(base, config)  # type: ignore[arg-type]
+    adapted = get_peft_model(base, config)
     trainable = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=options.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     draw, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)

@@ -202,6 +202,8 @@ def _words(line: Line, begin_s: float) -> list[SpokenWord]:
     words = line.text.split()
     ends = np.cumsum([len(word) + 1 for word in words]) / max(1, sum(len(word) + 1 for word in words))
     starts = line.start_s - begin_s + np.concatenate([[0.0], ends[:-1]]) * (line.end_s - line.start_s)
+    # A time that is a whole number of frames but for a rounding error belongs to the later frame.
+    starts = starts.round(6)
     return [
         SpokenWord(text=word, start_s=float(start), end_s=float(start))
         for word, start in zip(words, starts, strict=True)
