@@ -20,6 +20,7 @@ from duologue.audio.driver import PortAudioSpec
 from duologue.audio.echo import EchoAgent
 from duologue.audio.files import AudioFile
 from duologue.audio.live import LiveSession, open_live
+from duologue.audio.wire import LiveStats
 from duologue.config import Sampling
 from duologue.errors import DeviceError
 from duologue.metrics.meter import measure
@@ -85,6 +86,11 @@ def _settle(live: LiveSession) -> None:
     _wait_for(lambda: live.stats().frames >= 3)
 
 
+def _frames_given(before: LiveStats, after: LiveStats) -> float:
+    """Frames in the blocks of 20 ms that the device gave."""
+    return (after.counters.callbacks[0].calls - before.counters.callbacks[0].calls) / 4
+
+
 def test_the_virtual_user_is_listed(start_server: StartServer, seat_user: SeatUser) -> None:
     start_server()
     seat_user(np.zeros(1, dtype=np.float32))
@@ -115,7 +121,7 @@ def test_an_echo_is_bit_exact_and_late_by_exactly_frame_and_playout(
     else:
         assert 119 <= delay / 24 <= 121 + concealed_ms + 20 * xruns
     assert after.lost_input_ms == after.dropped_user_ms == 0
-    assert after.frames - before.frames >= 125 - xruns
+    assert after.frames - before.frames >= _frames_given(before, after) - 2
     assert after.counters.callbacks[0].body.p99_ms < 5
 
 
@@ -147,8 +153,9 @@ def test_a_host_that_holds_its_interpreter_costs_no_audio(
         while time.monotonic() < until_s:
             sorted(numbers)
         after = live.stats()
-    xruns = after.counters.callbacks[0].flagged - before.counters.callbacks[0].flagged
-    assert after.frames - before.frames >= 120 - xruns
+    # The server itself may stand still on a busy host, and then tells of one loss, however long.
+    assert after.frames - before.frames >= _frames_given(before, after) - 2
+    assert _frames_given(before, after) > 60
     assert after.lost_input_ms == after.dropped_user_ms == 0
     assert after.concealed_ms - before.concealed_ms <= 100
 
