@@ -109,11 +109,11 @@ class FrameGenerator:
         Raises:
             ConfigError: `batch_size` or `positions` is below 1.
         """
-        if min(batch_size, positions or 1) < 1:
+        if min(batch_size, 1 if positions is None else positions) < 1:
             raise ConfigError(f"batch_size and positions must be at least 1, got {batch_size} and {positions}")
         self.model = model
         # Until the window is full, attention over it and over all that went before are the same.
-        slots = min(positions or model.config.context, model.config.context)
+        slots = model.config.context if positions is None else min(positions, model.config.context)
         self.config: LMConfig = replace(model.config, context=slots)
         self.batch_size = batch_size
         self.state = _empty_state(model, self.config, batch_size)
