@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "audio.h"
+#include "duologue/ceilings.h"
 #include "duologue/isa.h"
 #include "duologue/mimi_stream.h"
 #include "duologue/mimi_weights.h"
@@ -61,13 +62,21 @@ py::array_t<T, py::array::c_style> checked(const py::object& value, py::ssize_t 
   return {};
 }
 
+Precision parse_precision(const std::string& name) {
+  Precision precision = Precision::kFloat32;
+  raise_unless_ok(precision_from_name(name, &precision));
+  return precision;
+}
+
 std::shared_ptr<const MimiWeights> load_weights(const std::string& path, const MimiConfig& config,
-                                                int num_codebooks, const std::string& isa) {
+                                                int num_codebooks, const std::string& isa,
+                                                const std::string& precision) {
   std::shared_ptr<const MimiWeights> weights;
+  const Precision wanted = parse_precision(precision);
   Status status;
   {
     const py::gil_scoped_release release;
-    status = MimiWeights::load(path, config, num_codebooks, isa, &weights);
+    status = MimiWeights::load(path, config, num_codebooks, isa, wanted, &weights);
   }
   raise_unless_ok(status);
   return weights;
@@ -102,6 +111,19 @@ class Stream {
     float* out = frame.mutable_data();
     run([&] { return stream_->decode(in.data(), out); });
     return frame;
+  }
+
+  void start_clock() { stream_->start_clock(); }
+
+  // Stage name -> (seconds, multiply-adds, bytes).
+  py::dict stages() const {
+    py::dict out;
+    for (int i = 1; i < kStages; ++i) {
+      const StageFigures figures = stream_->stage(static_cast<Stage>(i));
+      out[stage_name(static_cast<Stage>(i))] =
+          py::make_tuple(figures.seconds, figures.multiply_adds, figures.bytes);
+    }
+    return out;
   }
 
   void reset() {
@@ -167,6 +189,15 @@ std::string active_isa() {
   return kernels_name(*kernels);
 }
 
+py::tuple measured_ceilings(const std::string& isa) {
+  const Kernels* kernels = nullptr;
+  raise_unless_ok(select_kernels(isa, &kernels));
+  const py::gil_scoped_release release;
+  const Ceilings found = measure_ceilings(*kernels);
+  const py::gil_scoped_acquire acquire;
+  return py::make_tuple(found.gflop_s, found.gb_s);
+}
+
 MimiConfig make_config(int frame_samples, int dimension, int n_filters, int n_residual_layers, int compress,
                        int kernel_size, int residual_kernel_size, int last_kernel_size, int dilation_base,
                        bool true_skip, const std::vector<int>& ratios, int codebook_dim, int cardinality,
@@ -205,6 +236,8 @@ MimiConfig make_config(int frame_samples, int dimension, int n_filters, int n_re
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Native parts of duologue: the Mimi codec and the audio port.";
   module.def("isa", &active_isa, "Instruction set that new weights are packed for by default.");
+  module.def("ceilings", &measured_ceilings, py::arg("isa") = "",
+             "What one thread reaches here: (GFLOP/s of float32 multiply-adds, GB/s of reading memory).");
   module.def("available_isas", &available_isas,
              "Instruction sets of this build that this processor has, slowest first.");
 
@@ -222,11 +255,15 @@ PYBIND11_MODULE(_native, module) {
   py::class_<MimiWeights, std::shared_ptr<MimiWeights>>(module, "MimiWeights", plain, py::is_final(),
                                                         "Immutable packed weights of one Mimi.")
       .def(py::init([](const std::string& path, const MimiConfig& config, int num_codebooks,
-                       const std::string& isa) {
-             return std::const_pointer_cast<MimiWeights>(load_weights(path, config, num_codebooks, isa));
+                       const std::string& isa, const std::string& precision) {
+             return std::const_pointer_cast<MimiWeights>(
+                 load_weights(path, config, num_codebooks, isa, precision));
            }),
-           py::arg("path"), py::arg("config"), py::kw_only(), py::arg("num_codebooks"), py::arg("isa") = "")
+           py::arg("path"), py::arg("config"), py::kw_only(), py::arg("num_codebooks"), py::arg("isa") = "",
+           py::arg("precision") = "float32")
       .def_property_readonly("isa", [](const MimiWeights& self) { return std::string(self.isa()); })
+      .def_property_readonly(
+          "precision", [](const MimiWeights& self) { return std::string(precision_name(self.precision())); })
       .def_property_readonly("num_codebooks", &MimiWeights::num_codebooks)
       .def_property_readonly("packed_bytes", &MimiWeights::packed_bytes);
 
@@ -239,6 +276,8 @@ PYBIND11_MODULE(_native, module) {
       .def("encode_step", &Stream::encode_step, py::arg("frame"))
       .def("latent_step", &Stream::latent_step, py::arg("frame"))
       .def("decode_step", &Stream::decode_step, py::arg("codes"))
+      .def("start_clock", &Stream::start_clock)
+      .def("stages", &Stream::stages)
       .def("reset", &Stream::reset)
       .def("snapshot", &Stream::snapshot)
       .def("restore", &Stream::restore, py::arg("snapshot"));

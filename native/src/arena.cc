@@ -42,7 +42,7 @@ bool Arena::allocate(std::size_t bytes) {
   mapping_ = mapping;
   bytes_ = bytes;
   const std::uintptr_t start = reinterpret_cast<std::uintptr_t>(mapping);
-  data_ = reinterpret_cast<float*>((start + kHugePage - 1) / kHugePage * kHugePage);
+  data_ = reinterpret_cast<void*>((start + kHugePage - 1) / kHugePage * kHugePage);
 #ifdef MADV_HUGEPAGE
   // A small block would waste most of its last huge page.
   if (bytes >= kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);

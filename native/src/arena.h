@@ -17,12 +17,12 @@ class Arena {
 
   // Zero-filled; false when the system has no memory left.
   bool allocate(std::size_t bytes);
-  float* data() const { return data_; }
+  void* data() const { return data_; }
   std::size_t bytes() const { return bytes_; }
 
  private:
   void release();
-  float* data_ = nullptr;
+  void* data_ = nullptr;
   void* mapping_ = nullptr;
   std::size_t bytes_ = 0;
   std::size_t mapped_ = 0;

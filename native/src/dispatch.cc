@@ -3,6 +3,11 @@
 #include "duologue/isa.h"
 #include "kernels.h"
 
+#if defined(DUOLOGUE_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace duologue {
 namespace {
 
@@ -10,15 +15,22 @@ std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> table = {scalar_kernels()};
 #ifdef DUOLOGUE_X86
   __builtin_cpu_init();
+  // Every processor with AVX2 converts halves (F16C), which not every compiler can ask about.
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) table.push_back(avx2_kernels());
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("fma")) {
     table.push_back(avx512_kernels());
+    if (__builtin_cpu_supports("avx512vnni")) table.push_back(avx512vnni_kernels());
   }
 #endif
 #ifdef DUOLOGUE_NEON
   table.push_back(neon_kernels());
+#if defined(__linux__)
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) table.push_back(neondot_kernels());
+#elif defined(__APPLE__)
+  table.push_back(neondot_kernels());  // every Apple processor of this kind has dot products
+#endif
 #endif
   return table;
 }

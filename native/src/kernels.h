@@ -8,16 +8,47 @@ namespace duologue {
 
 enum class Activation : int { kNone, kElu, kGelu };
 
+// How a matrix is stored; every format but the first multiplies each column by a scale of its own.
+enum class Format : int { kFloat32, kFloat16, kInt8 };
+
+constexpr int kDotDepth = 4;  // weights of a column that one integer instruction multiplies
+
 // A matrix [k][n] as panels [ceil(n / panel)][k][panel]: one panel is read front to back, once. Columns past
-// n are 0.
+// n are 0. With integer products (planes > 0) a panel is [ceil(k / 4)][panel][4], and rows past k are 0.
 struct PackedMatrix {
-  const float* data = nullptr;
-  const float* bias = nullptr;  // [panels * panel] or null
+  const void* data = nullptr;
+  const float* bias = nullptr;         // [panels * panel] or null
+  const float* scale = nullptr;        // likewise
+  const std::int32_t* sums = nullptr;  // of each column's integers, where planes > 0
   int k = 0;
   int n = 0;
   int panel = 0;
+  int block_rows = 0;  // rows of a product that are held in registers together, at most
+  Format format = Format::kFloat32;
+  int planes = 0;  // bytes to which activations are rounded: 0 (not at all), 1 or 2
 
   int panels() const { return (n + panel - 1) / panel; }
+  std::ptrdiff_t panel_bytes() const {
+    const int depth = planes > 0 ? (k + kDotDepth - 1) / kDotDepth * kDotDepth : k;
+    return static_cast<std::ptrdiff_t>(depth) * panel *
+           (format == Format::kFloat32   ? 4
+            : format == Format::kFloat16 ? 2
+                                         : 1);
+  }
+  int blocks(int rows) const { return (rows + block_rows - 1) / block_rows; }
+  // First row of a block: rows are shared out evenly, so that no block is left with a row or two.
+  int block_begin(int block, int rows) const { return block * rows / blocks(rows); }
+  // Size of one block's rounded activations, which never overlap more than dense rows would.
+  int plane_bytes() const { return (block_rows * k + 2 * kLine - 1) / kLine * kLine; }
+  std::ptrdiff_t rounded_bytes() const { return kLine + static_cast<std::ptrdiff_t>(planes) * plane_bytes(); }
+  static constexpr int kLine = 64;
+};
+
+// One block of activations in bytes, a = scale * (byte - zero) or, with two planes, scale * (256 * (byte_0 -
+// zero[0]) + byte_1 - zero[1]). The planes follow one line later, each laid out as the activations are.
+struct RoundedBlock {
+  float scale;
+  std::int32_t zero[2];
 };
 
 // Y = activation(A W + bias + residual) for rows whose memory may overlap: row t of A is a[t * a_stride
@@ -26,20 +57,34 @@ struct PackedMatrix {
 struct GemmCall {
   PackedMatrix w;
   const float* a = nullptr;
-  std::ptrdiff_t a_stride = 0;
+  std::ptrdiff_t a_stride = 0;  // at most k
   int rows = 0;
   const float* residual = nullptr;  // may be `raw` itself
   float* raw = nullptr;             // before the activation; may be null
   float* activated = nullptr;       // after it; may be null
+  std::uint8_t* rounded = nullptr;  // scratch where w.planes > 0: [blocks][rounded_bytes], 64-byte aligned
   Activation activation = Activation::kNone;
+
+  RoundedBlock* rounded_block(int block) const {
+    return reinterpret_cast<RoundedBlock*>(rounded + block * w.rounded_bytes());
+  }
+  std::uint8_t* rounded_plane(int block, int plane) const {
+    return rounded + block * w.rounded_bytes() + PackedMatrix::kLine +
+           static_cast<std::ptrdiff_t>(plane) * w.plane_bytes();
+  }
+  // Floats from the first row of a block to the end of its last.
+  std::ptrdiff_t block_span(int block) const {
+    const int rows_here = w.block_begin(block + 1, rows) - w.block_begin(block, rows);
+    return (rows_here - 1) * a_stride + w.k;
+  }
 };
 
 // The part of a GemmCall that one thread does.
 struct GemmPart {
   int panel_begin = 0;
   int panel_end = 0;
-  int row_begin = 0;
-  int row_end = 0;
+  int block_begin = 0;
+  int block_end = 0;
 };
 
 constexpr int kKeyBlock = 16;
@@ -68,10 +113,17 @@ struct Kernels {
   int tall_panel;    // panel width for more rows
   int tall_rows;     // rows a tall kernel holds in registers
   void (*gemm)(const GemmCall& call, const GemmPart& part);
+  // Rounds one block of activations into call.rounded, before any gemm of that block; null where this
+  // instruction set has no integer products.
+  void (*round)(const GemmCall& call, int block);
   void (*attend)(const AttendCall& call);
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float* out, int rows, int n);
   // Index of the smallest value, the first of equals.
   int (*argmin)(const float* x, int n);
+  // For ceilings: `rounds` of multiply-adds in registers, returns how many operations that is; and a plain
+  // read.
+  double (*multiply_adds)(int rounds);
+  float (*read)(const float* x, std::size_t n);
 };
 
 constexpr int kNarrowRows = 2;
@@ -80,9 +132,11 @@ const Kernels* scalar_kernels();
 #ifdef DUOLOGUE_X86
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* avx512vnni_kernels();
 #endif
 #ifdef DUOLOGUE_NEON
 const Kernels* neon_kernels();
+const Kernels* neondot_kernels();
 #endif
 
 }  // namespace duologue

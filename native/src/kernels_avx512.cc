@@ -1,9 +1,8 @@
-// 32 registers of 16 floats: a 12 x 32 block, and 128 columns for one or two rows.
+// 32 registers of 16 floats: a 12 x 32 block.
 #define DUOLOGUE_SIMD_NAMESPACE avx512
 #define DUOLOGUE_SIMD_LANES 16
 #define DUOLOGUE_SIMD_TALL_ROWS 12
 #define DUOLOGUE_SIMD_TALL_VECTORS 2
-#define DUOLOGUE_SIMD_NARROW_VECTORS 8
 
 #include "kernels_simd.h"
 

@@ -1,7 +1,9 @@
 // The plain reference: loops that follow the definitions, against which every other instruction set is
 // tested.
+#include <algorithm>
 #include <cmath>
 
+#include "half.h"
 #include "kernels.h"
 
 namespace duologue {
@@ -15,26 +17,77 @@ float activate(Activation kind, float x) {
   return x;
 }
 
+// The element (k, lane) of a panel, as it is stored.
+float weight_at(const PackedMatrix& w, const void* panel, int k, int lane) {
+  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(k) * kPanel + lane;
+  if (w.format == Format::kFloat32) return static_cast<const float*>(panel)[at];
+  if (w.format == Format::kFloat16) return half_to_float(static_cast<const std::uint16_t*>(panel)[at]);
+  if (w.planes == 0) return static_cast<const std::int8_t*>(panel)[at];
+  return static_cast<const std::int8_t*>(panel)[(k / kDotDepth * kPanel + lane) * kDotDepth + k % kDotDepth];
+}
+
+float product(const GemmCall& call, const void* panel, int row, int lane) {
+  const float* a = call.a + row * call.a_stride;
+  float sum = 0.0F;
+  for (int k = 0; k < call.w.k; ++k) sum += a[k] * weight_at(call.w, panel, k, lane);
+  return sum;
+}
+
+float rounded_product(const GemmCall& call, const void* panel, int block, int row, int lane) {
+  const std::ptrdiff_t first = (row - call.w.block_begin(block, call.rows)) * call.a_stride;
+  const RoundedBlock& rounded = *call.rounded_block(block);
+  float total = 0.0F;
+  for (int plane = 0; plane < call.w.planes; ++plane) {
+    const std::uint8_t* bytes = call.rounded_plane(block, plane) + first;
+    std::int32_t sum = 0;
+    for (int k = 0; k < call.w.k; ++k) {
+      sum += (bytes[k] - rounded.zero[plane]) * static_cast<std::int32_t>(weight_at(call.w, panel, k, lane));
+    }
+    total = total * 256.0F + static_cast<float>(sum);
+  }
+  return total * rounded.scale;
+}
+
 void gemm(const GemmCall& call, const GemmPart& part) {
   const PackedMatrix& w = call.w;
   for (int panel = part.panel_begin; panel < part.panel_end; ++panel) {
-    const float* weights = w.data + static_cast<std::ptrdiff_t>(panel) * w.k * kPanel;
+    const auto* weights = static_cast<const char*>(w.data) + panel * w.panel_bytes();
     const int columns = w.n - panel * kPanel < kPanel ? w.n - panel * kPanel : kPanel;
-    for (int row = part.row_begin; row < part.row_end; ++row) {
-      const float* a = call.a + row * call.a_stride;
-      float sums[kPanel] = {};
-      for (int k = 0; k < w.k; ++k) {
-        for (int lane = 0; lane < kPanel; ++lane) sums[lane] += a[k] * weights[k * kPanel + lane];
-      }
-      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * w.n + panel * kPanel;
-      for (int lane = 0; lane < columns; ++lane) {
-        float value = sums[lane];
-        if (w.bias != nullptr) value += w.bias[panel * kPanel + lane];
-        if (call.residual != nullptr) value += call.residual[at + lane];
-        if (call.raw != nullptr) call.raw[at + lane] = value;
-        if (call.activated != nullptr) call.activated[at + lane] = activate(call.activation, value);
+    for (int block = part.block_begin; block < part.block_end; ++block) {
+      for (int row = w.block_begin(block, call.rows); row < w.block_begin(block + 1, call.rows); ++row) {
+        const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * w.n + panel * kPanel;
+        for (int lane = 0; lane < columns; ++lane) {
+          float value = w.planes > 0 ? rounded_product(call, weights, block, row, lane)
+                                     : product(call, weights, row, lane);
+          if (w.scale != nullptr) value *= w.scale[panel * kPanel + lane];
+          if (w.bias != nullptr) value += w.bias[panel * kPanel + lane];
+          if (call.residual != nullptr) value += call.residual[at + lane];
+          if (call.raw != nullptr) call.raw[at + lane] = value;
+          if (call.activated != nullptr) call.activated[at + lane] = activate(call.activation, value);
+        }
       }
     }
+  }
+}
+
+void round(const GemmCall& call, int block) {
+  const float* from = call.a + call.w.block_begin(block, call.rows) * call.a_stride;
+  const std::ptrdiff_t count = call.block_span(block);
+  const float least = std::min(0.0F, *std::min_element(from, from + count));
+  const float most = std::max(1e-30F, *std::max_element(from, from + count));
+  // Two steps fewer than there are, so that rounding zero to a step pushes nothing out of the range.
+  const bool is_fine = call.w.planes == 2;
+  const float steps = is_fine ? 65533.0F : 253.0F;
+  const float per_step = steps / (most - least);
+  const int zero = static_cast<int>(-least * per_step + 0.5F) + 1;
+  RoundedBlock& out = *call.rounded_block(block);
+  out.scale = (most - least) / steps;
+  out.zero[0] = is_fine ? zero >> 8 : zero;
+  out.zero[1] = zero & 0xFF;
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    const int step = static_cast<int>(std::nearbyint(from[i] * per_step + static_cast<float>(zero)));
+    call.rounded_plane(block, 0)[i] = static_cast<std::uint8_t>(is_fine ? step >> 8 : step);
+    if (is_fine) call.rounded_plane(block, 1)[i] = static_cast<std::uint8_t>(step);
   }
 }
 
@@ -97,7 +150,27 @@ int argmin(const float* x, int n) {
   return best;
 }
 
-constexpr Kernels kTable = {"scalar", kPanel, kPanel, 4, gemm, attend, layer_norm, argmin};
+double multiply_adds(int rounds) {
+  float sums[kPanel] = {};
+  for (int round = 0; round < rounds; ++round) {
+    for (float& sum : sums) sum = sum * 0.999F + 0.999F;
+  }
+  volatile float keep = sums[0];
+  (void)keep;
+  return 2.0 * kPanel * rounds;
+}
+
+float read(const float* x, std::size_t n) {
+  float sums[kPanel] = {};
+  for (std::size_t i = 0; i + kPanel <= n; i += kPanel) {
+    for (std::size_t lane = 0; lane < kPanel; ++lane) sums[lane] += x[i + lane];
+  }
+  volatile float keep = sums[0];
+  return keep;
+}
+
+constexpr Kernels kTable = {"scalar",   kPanel, kPanel,        4,   gemm, round, attend,
+                            layer_norm, argmin, multiply_adds, read};
 
 }  // namespace
 

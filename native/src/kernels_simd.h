@@ -1,7 +1,8 @@
 // The kernels over a vector of kLanes floats, compiled once per instruction set.
 //
 // An including file defines DUOLOGUE_SIMD_NAMESPACE, _LANES (floats per register), _TALL_ROWS and
-// _TALL_VECTORS (the register block of the tall product) and _NARROW_VECTORS, then calls make_table.
+// _TALL_VECTORS (the register block of the tall product), for integer products also
+// DUOLOGUE_SIMD_DOT and _LOWEST_BYTE, then calls make_table.
 // Everything is in a namespace of its own, so that no code built for one instruction set can be linked into
 // another.
 #pragma once
@@ -10,6 +11,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include "kernels.h"
 
@@ -20,7 +27,7 @@ namespace {
 constexpr int kLanes = DUOLOGUE_SIMD_LANES;
 constexpr int kTallRows = DUOLOGUE_SIMD_TALL_ROWS;
 constexpr int kTallVectors = DUOLOGUE_SIMD_TALL_VECTORS;
-constexpr int kNarrowVectors = DUOLOGUE_SIMD_NARROW_VECTORS;
+constexpr int kNarrowVectors = 4;
 
 using Vec = float __attribute__((vector_size(kLanes * 4)));
 using VecInt = std::int32_t __attribute__((vector_size(kLanes * 4)));
@@ -33,6 +40,27 @@ DUOLOGUE_INLINE Vec load(const float* from) {
 }
 DUOLOGUE_INLINE void store(float* to, Vec value) {
   *reinterpret_cast<Unaligned*>(to) = value;
+}
+
+// Weights as they are stored, widened.
+struct Half {
+  std::uint16_t bits;
+};
+
+DUOLOGUE_INLINE Vec load(const Half* from) {
+#if DUOLOGUE_SIMD_LANES == 16
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+#elif DUOLOGUE_SIMD_LANES == 8
+  return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  return reinterpret_cast<Vec>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from->bits))));
+#endif
+}
+
+DUOLOGUE_INLINE Vec load(const std::int8_t* from) {
+  using Bytes = std::int8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vec);
 }
 
 // Subtracting zero changes no value, and the compiler turns the whole into one broadcast.
@@ -93,9 +121,10 @@ DUOLOGUE_INLINE Vec activate(Activation kind, Vec x) {
   return x;
 }
 
-// Writes one register of results; `columns` < kLanes where the last panel is not full.
+// Scales, then writes one register of results; `columns` < kLanes where the last panel is not full.
 DUOLOGUE_INLINE void finish(const GemmCall& call, Vec value, int row, int column, int columns) {
   const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * call.w.n + column;
+  if (call.w.scale != nullptr) value *= load(call.w.scale + column);
   if (call.w.bias != nullptr) value += load(call.w.bias + column);
   if (columns >= kLanes) {
     if (call.residual != nullptr) value += load(call.residual + at);
@@ -111,36 +140,10 @@ DUOLOGUE_INLINE void finish(const GemmCall& call, Vec value, int row, int column
   for (int lane = 0; lane < columns; ++lane) call.activated[at + lane] = activated[lane];
 }
 
-// ROWS rows against one panel of VECTORS registers, sums in registers from first to last k.
-template <int ROWS, int VECTORS, bool AHEAD>
-void block(const GemmCall& call, const float* weights, int row, int column) {
-  Vec sums[ROWS][VECTORS];
-#pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; ++v) sums[i][v] = splat(0.0F);
-  }
-  const float* a = call.a + row * call.a_stride;
-  const std::ptrdiff_t stride = call.a_stride;
-  const int depth = call.w.k;
-  for (int k = 0; k < depth; ++k) {
-    Vec w[VECTORS];
-#pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; ++v) w[v] = load(weights + v * kLanes);
-    if (AHEAD) {
-      // Rows this few read every weight once, from memory: fetch far enough ahead to hide its latency.
-#pragma GCC unroll 16
-      for (int v = 0; v < VECTORS * kLanes; v += 16) __builtin_prefetch(weights + v + 1024);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < ROWS; ++i) {
-      const Vec x = splat(a[i * stride + k]);
-#pragma GCC unroll 16
-      for (int v = 0; v < VECTORS; ++v) sums[i][v] += x * w[v];
-    }
-    weights += VECTORS * kLanes;
-  }
-  // Through memory, so that the activation is compiled once instead of once per register.
+// Through memory, so that the activation is compiled once instead of once per register.
+template <int ROWS, int VECTORS>
+DUOLOGUE_INLINE void finish_block(const GemmCall& call, const Vec (&sums)[ROWS][VECTORS], int row,
+                                  int column) {
   Vec results[ROWS * VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
@@ -157,44 +160,200 @@ void block(const GemmCall& call, const float* weights, int row, int column) {
   }
 }
 
-using Block = void (*)(const GemmCall&, const float*, int, int);
+// Rows few enough to read every weight once, from memory, fetch this far ahead to hide its latency.
+constexpr int kAheadBytes = 4096;
+
+// ROWS rows against one panel of VECTORS registers, sums in registers from first to last k.
+template <typename Weight, int ROWS, int VECTORS>
+void block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
+  (void)block_index;
+  const auto* weights = static_cast<const Weight*>(panel);
+  Vec sums[ROWS][VECTORS];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) sums[i][v] = splat(0.0F);
+  }
+  const float* a = call.a + row * call.a_stride;
+  const std::ptrdiff_t stride = call.a_stride;
+  const int depth = call.w.k;
+  for (int k = 0; k < depth; ++k) {
+    Vec w[VECTORS];
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) w[v] = load(weights + v * kLanes);
+    if (ROWS <= kNarrowRows) {
+      constexpr int kLine = 64 / static_cast<int>(sizeof(Weight));
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS * kLanes; v += kLine) {
+        __builtin_prefetch(weights + v + kAheadBytes / static_cast<int>(sizeof(Weight)));
+      }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+      const Vec x = splat(a[i * stride + k]);
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS; ++v) sums[i][v] += x * w[v];
+    }
+    weights += VECTORS * kLanes;
+  }
+  finish_block<ROWS, VECTORS>(call, sums, row, column);
+}
+
+using Block = void (*)(const GemmCall& call, const void* panel, int block_index, int row, int column);
+
+#ifdef DUOLOGUE_SIMD_DOT
+
+DUOLOGUE_INLINE VecInt load_int(const void* from) {
+  using UnalignedInt = std::int32_t __attribute__((vector_size(kLanes * 4), aligned(1), may_alias));
+  return *static_cast<const UnalignedInt*>(from);
+}
+
+// The same for bytes: every plane of a row is a row of its own until the sums are put together.
+template <int PLANES, int ROWS, int VECTORS>
+void dot_block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
+  const auto* weights = static_cast<const std::int8_t*>(panel);
+  VecInt sums[PLANES * ROWS][VECTORS] = {};
+  const std::uint8_t* planes[PLANES];
+  for (int plane = 0; plane < PLANES; ++plane) planes[plane] = call.rounded_plane(block_index, plane);
+  const std::ptrdiff_t stride = call.a_stride;
+  const int depth = (call.w.k + kDotDepth - 1) / kDotDepth * kDotDepth;
+  for (int k = 0; k < depth; k += kDotDepth) {
+    VecInt w[VECTORS];
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) w[v] = load_int(weights + v * kLanes * kDotDepth);
+    if (ROWS <= kNarrowRows) {
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS * kLanes * kDotDepth; v += 64)
+        __builtin_prefetch(weights + v + kAheadBytes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < PLANES * ROWS; ++i) {
+      std::int32_t x = 0;
+      __builtin_memcpy(&x, planes[i / ROWS] + i % ROWS * stride + k, sizeof x);
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS; ++v) sums[i][v] = DUOLOGUE_SIMD_DOT(sums[i][v], x, w[v]);
+    }
+    weights += VECTORS * kLanes * kDotDepth;
+  }
+  const RoundedBlock& block = *call.rounded_block(block_index);
+  Vec results[ROWS][VECTORS];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 16
+    for (int v = 0; v < VECTORS; ++v) {
+      const VecInt columns = load_int(call.w.sums + column + v * kLanes);
+      Vec total = splat(0.0F);
+#pragma GCC unroll 2
+      for (int plane = 0; plane < PLANES; ++plane) {
+        const VecInt centred = sums[plane * ROWS + i][v] - columns * block.zero[plane];
+        total = total * 256.0F + __builtin_convertvector(centred, Vec);
+      }
+      results[i][v] = total * block.scale;
+    }
+  }
+  finish_block<ROWS, VECTORS>(call, results, row, column);
+}
+
+using Bytes = std::uint8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
+void round(const GemmCall& call, int block_index) {
+  const float* from = call.a + call.w.block_begin(block_index, call.rows) * call.a_stride;
+  const std::ptrdiff_t count = call.block_span(block_index);
+  const std::ptrdiff_t whole = count / kLanes * kLanes;
+  Vec low = splat(0.0F);
+  Vec high = splat(0.0F);
+  for (std::ptrdiff_t i = 0; i < whole; i += kLanes) {
+    const Vec x = load(from + i);
+    low = x < low ? x : low;
+    high = x > high ? x : high;
+  }
+  float least = 0.0F;
+  float most = 1e-30F;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    least = low[lane] < least ? low[lane] : least;
+    most = high[lane] > most ? high[lane] : most;
+  }
+  for (std::ptrdiff_t i = whole; i < count; ++i) {
+    least = from[i] < least ? from[i] : least;
+    most = from[i] > most ? from[i] : most;
+  }
+  // Two steps fewer than there are, so that rounding zero to a step pushes nothing out of the range.
+  const bool is_fine = call.w.planes == 2;
+  const float steps = is_fine ? 65533.0F : 253.0F;
+  const float per_step = steps / (most - least);
+  const int zero = static_cast<int>(-least * per_step + 0.5F) + 1;
+  RoundedBlock& block = *call.rounded_block(block_index);
+  block.scale = (most - least) / steps;
+  block.zero[0] = (is_fine ? zero >> 8 : zero) + DUOLOGUE_SIMD_LOWEST_BYTE;
+  block.zero[1] = (zero & 0xFF) + DUOLOGUE_SIMD_LOWEST_BYTE;
+  std::uint8_t* first = call.rounded_plane(block_index, 0);
+  std::uint8_t* second = is_fine ? call.rounded_plane(block_index, 1) : nullptr;
+  const float magic = 12582912.0F + static_cast<float>(zero);
+  const auto put = [&](std::ptrdiff_t at, Vec x) {
+    const VecInt bits = reinterpret_cast<VecInt>(x * per_step + magic);
+    const VecInt top = is_fine ? bits >> 8 : bits;
+    *reinterpret_cast<Bytes*>(first + at) = __builtin_convertvector(top + DUOLOGUE_SIMD_LOWEST_BYTE, Bytes);
+    if (is_fine)
+      *reinterpret_cast<Bytes*>(second + at) =
+          __builtin_convertvector(bits + DUOLOGUE_SIMD_LOWEST_BYTE, Bytes);
+  };
+  for (std::ptrdiff_t i = 0; i < whole; i += kLanes) put(i, load(from + i));
+  if (whole == count) return;
+  Vec rest = splat(0.0F);
+  for (std::ptrdiff_t i = whole; i < count; ++i) rest[i - whole] = from[i];
+  put(whole, rest);
+}
+
+#endif  // DUOLOGUE_SIMD_DOT
 
 struct Blocks {
   Block by_rows[kTallRows];
 };
 
-template <int... ROWS>
-constexpr Blocks tall_blocks(std::integer_sequence<int, ROWS...>) {
-  return {{block<ROWS + 1, kTallVectors, false>...}};
+template <typename Weight, int VECTORS, int... ROWS>
+constexpr Blocks blocks(std::integer_sequence<int, ROWS...>) {
+  return {{block<Weight, ROWS + 1, VECTORS>...}};
 }
 
-constexpr Blocks kTallBlocks = tall_blocks(std::make_integer_sequence<int, kTallRows>());
+template <typename Weight>
+constexpr Blocks kTall = blocks<Weight, kTallVectors>(std::make_integer_sequence<int, kTallRows>());
+template <typename Weight>
+constexpr Blocks kNarrow = blocks<Weight, kNarrowVectors>(std::make_integer_sequence<int, kNarrowRows>());
 
-// Rows in blocks as even as they come, so that no block is left with a row or two.
-void tall(const GemmCall& call, const GemmPart& part, const float* weights, int column) {
-  int left = part.row_end - part.row_begin;
-  int row = part.row_begin;
-  for (int count = (left + kTallRows - 1) / kTallRows; count > 0; --count) {
-    const int rows = (left + count - 1) / count;
-    kTallBlocks.by_rows[rows - 1](call, weights, row, column);
-    row += rows;
-    left -= rows;
-  }
+#ifdef DUOLOGUE_SIMD_DOT
+template <int PLANES, int VECTORS, int... ROWS>
+constexpr Blocks dot_blocks(std::integer_sequence<int, ROWS...>) {
+  return {{dot_block<PLANES, ROWS + 1, VECTORS>...}};
+}
+
+template <int PLANES>
+constexpr Blocks kTallDot =
+    dot_blocks<PLANES, kTallVectors>(std::make_integer_sequence<int, kTallRows / PLANES>());
+template <int PLANES>
+constexpr Blocks kNarrowDot =
+    dot_blocks<PLANES, kNarrowVectors>(std::make_integer_sequence<int, kNarrowRows>());
+#endif
+
+const Blocks& blocks_for(const PackedMatrix& w) {
+#ifdef DUOLOGUE_SIMD_DOT
+  if (w.planes == 1) return w.block_rows == kNarrowRows ? kNarrowDot<1> : kTallDot<1>;
+  if (w.planes == 2) return w.block_rows == kNarrowRows ? kNarrowDot<2> : kTallDot<2>;
+#endif
+  const bool is_narrow = w.block_rows == kNarrowRows;
+  if (w.format == Format::kFloat16) return is_narrow ? kNarrow<Half> : kTall<Half>;
+  if (w.format == Format::kInt8) return is_narrow ? kNarrow<std::int8_t> : kTall<std::int8_t>;
+  return is_narrow ? kNarrow<float> : kTall<float>;
 }
 
 void gemm(const GemmCall& call, const GemmPart& part) {
   const PackedMatrix& w = call.w;
+  const Blocks& kernels = blocks_for(w);
   for (int panel = part.panel_begin; panel < part.panel_end; ++panel) {
-    const float* weights = w.data + static_cast<std::ptrdiff_t>(panel) * w.k * w.panel;
-    const int column = panel * w.panel;
-    if (w.panel == kTallVectors * kLanes) {
-      tall(call, part, weights, column);
-    } else if (part.row_end - part.row_begin == 2) {
-      block<2, kNarrowVectors, true>(call, weights, part.row_begin, column);
-    } else {
-      for (int row = part.row_begin; row < part.row_end; ++row) {
-        block<1, kNarrowVectors, true>(call, weights, row, column);
-      }
+    const auto* weights = static_cast<const char*>(w.data) + panel * w.panel_bytes();
+    for (int i = part.block_begin; i < part.block_end; ++i) {
+      const int row = w.block_begin(i, call.rows);
+      const int rows = w.block_begin(i + 1, call.rows) - row;
+      kernels.by_rows[rows - 1](call, weights, i, row, panel * w.panel);
     }
   }
 }
@@ -217,7 +376,9 @@ DUOLOGUE_INLINE void score_blocks(const AttendCall& call, int query, int block) 
     for (int b = 0; b < BLOCKS; ++b) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        const Vec key = load(keys + b * block_floats + d * kKeyBlock + v * kLanes);
+        const float* at = keys + b * block_floats + d * kKeyBlock + v * kLanes;
+        const Vec key = load(at);
+        if (v == 0) __builtin_prefetch(at + BLOCKS * block_floats);
 #pragma GCC unroll 16
         for (int i = 0; i < QUERIES; ++i) sums[i][b * kVectors + v] += q[i * call.q_stride + d] * key;
       }
@@ -259,29 +420,29 @@ DUOLOGUE_INLINE float softmax(const AttendCall& call, int query) {
   return sum_lanes(total);
 }
 
-// Weighted sums of 4 registers of value columns.
-template <int QUERIES>
+// Weighted sums of VECTORS registers of value columns.
+template <int QUERIES, int VECTORS>
 DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const float* totals) {
-  constexpr int kVectors = kKeyBlock / kLanes;
-  Vec sums[QUERIES][kVectors];
+  Vec sums[QUERIES][VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < QUERIES; ++i) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) sums[i][v] = splat(0.0F);
+    for (int v = 0; v < VECTORS; ++v) sums[i][v] = splat(0.0F);
   }
   const float* scores = call.scores + static_cast<std::ptrdiff_t>(query) * call.capacity;
   for (int slot = 0; slot < call.used; ++slot) {
     const float* value = call.values + static_cast<std::ptrdiff_t>(slot) * call.value_stride + column;
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < VECTORS; ++v) {
       const Vec x = load(value + v * kLanes);
+      if (v * kLanes % 16 == 0) __builtin_prefetch(value + v * kLanes + kAheadBytes / 4);
 #pragma GCC unroll 16
       for (int i = 0; i < QUERIES; ++i) sums[i][v] += scores[i * call.capacity + slot] * x;
     }
   }
   for (int i = 0; i < QUERIES; ++i) {
     float* out = call.out + (query + i) * call.out_stride + column;
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < VECTORS; ++v) {
       const Vec result = sums[i][v] / totals[i];
       for (int lane = 0; lane < kLanes && column + v * kLanes + lane < call.head_dim; ++lane) {
         out[v * kLanes + lane] = result[lane];
@@ -298,8 +459,14 @@ void attend_rows(const AttendCall& call, int query) {
   for (; block < blocks; ++block) score_blocks<QUERIES, 1>(call, query, block);
   float totals[QUERIES];
   for (int i = 0; i < QUERIES; ++i) totals[i] = softmax(call, query + i);
-  for (int column = 0; column < call.head_dim; column += kKeyBlock)
-    blend<QUERIES>(call, query, column, totals);
+  constexpr int kWide = 4 * kLanes > kKeyBlock ? 4 * kLanes : kKeyBlock;
+  int column = 0;
+  for (; column + kWide <= call.value_stride; column += kWide) {
+    blend<QUERIES, kWide / kLanes>(call, query, column, totals);
+  }
+  for (; column < call.head_dim; column += kKeyBlock) {
+    blend<QUERIES, kKeyBlock / kLanes>(call, query, column, totals);
+  }
 }
 
 void attend(const AttendCall& call) {
@@ -351,8 +518,48 @@ int argmin(const float* x, int n) {
   return 0;
 }
 
+double multiply_adds(int rounds) {
+  constexpr int kChains = 12;  // more than the latency of a multiply-add times the units that do them
+  Vec sums[kChains] = {};
+  const Vec factor = splat(0.999F);
+  for (int round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) sums[i] = sums[i] * factor + factor;
+  }
+  Vec total = sums[0];
+  for (int i = 1; i < kChains; ++i) total += sums[i];
+  volatile float keep = sum_lanes(total);
+  (void)keep;
+  return 2.0 * kChains * kLanes * rounds;
+}
+
+float read(const float* x, std::size_t n) {
+  constexpr int kStreams = 4;
+  Vec sums[kStreams] = {};
+  for (std::size_t i = 0; i + kStreams * kLanes <= n; i += kStreams * kLanes) {
+#pragma GCC unroll 16
+    for (int s = 0; s < kStreams; ++s) sums[s] += load(x + i + static_cast<std::size_t>(s) * kLanes);
+    __builtin_prefetch(x + i + kAheadBytes);
+  }
+  volatile float keep = sum_lanes(sums[0] + sums[1] + sums[2] + sums[3]);
+  return keep;
+}
+
 constexpr Kernels make_table(const char* name) {
-  return {name, kNarrowVectors * kLanes, kTallVectors * kLanes, kTallRows, gemm, attend, layer_norm, argmin};
+#ifndef DUOLOGUE_SIMD_DOT
+  constexpr void (*round)(const GemmCall&, int) = nullptr;
+#endif
+  return {name,
+          kNarrowVectors * kLanes,
+          kTallVectors * kLanes,
+          kTallRows,
+          gemm,
+          round,
+          attend,
+          layer_norm,
+          argmin,
+          multiply_adds,
+          read};
 }
 
 }  // namespace

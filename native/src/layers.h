@@ -74,6 +74,7 @@ struct QuantizerLayers {
 
 struct MimiLayers {
   Arena arena;
+  std::size_t rounded_bytes = 0;  // scratch that the products with integers share
   ConvLayer encoder_first;
   std::vector<EncoderStage> encoder_stages;
   ConvLayer encoder_last;

@@ -8,8 +8,8 @@
 
 #include "layers.h"
 #include "quantizer.h"
+#include "runner.h"
 #include "seanet.h"
-#include "team.h"
 #include "transformer.h"
 #include "workspace.h"
 
@@ -39,11 +39,21 @@ std::uint64_t fingerprint(const MimiConfig& config, Window window,
   return hash;
 }
 
+constexpr const char* kStageNames[kStages] = {
+    "outside",          "encode tall convolutions",   "encode narrow convolutions", "encode projections",
+    "encode attention", "encode quantizer",           "decode quantizer",           "decode projections",
+    "decode attention", "decode narrow convolutions", "decode tall convolutions",
+};
+
 }  // namespace
+
+const char* stage_name(Stage stage) {
+  return kStageNames[static_cast<std::size_t>(stage)];
+}
 
 struct MimiStream::State {
   Workspace workspace;
-  Team team;
+  Runner runner;
   Seanet encoder;
   Transformer encoder_transformer;
   SeanetStep downsample;
@@ -77,7 +87,8 @@ Status MimiStream::create(std::shared_ptr<const MimiWeights> weights, Window win
     state.seen = workspace->scratch(1);
     workspace->keep(state.seen, sizeof(float));
     state.encoder.build_encoder(workspace, layers);
-    state.encoder_transformer.build(workspace, config, layers.encoder_transformer, window);
+    state.encoder_transformer.build(workspace, config, layers.encoder_transformer, window,
+                                    {Stage::kEncodeProjections, Stage::kEncodeAttention});
     state.latent = workspace->scratch(width);
     if (config.steps() > 1) {
       const ConvLayer& down = layers.downsample;
@@ -88,10 +99,11 @@ Status MimiStream::create(std::shared_ptr<const MimiWeights> weights, Window win
     }
     state.quantizer.build(workspace, config, layers.quantizer);
     state.steps_in = workspace->scratch(static_cast<std::size_t>(config.steps()) * width);
-    state.decoder_transformer.build(workspace, config, layers.decoder_transformer, window);
+    state.decoder_transformer.build(workspace, config, layers.decoder_transformer, window,
+                                    {Stage::kDecodeProjections, Stage::kDecodeAttention});
     state.decoder.build_decoder(workspace, layers);
     state.fingerprint = fingerprint(config, window, workspace->regions());
-    if (!state.team.start(threads))
+    if (!state.runner.start(weights->kernels(), threads, layers.rounded_bytes, workspace))
       return Status::stream("the system starts no second thread; use threads=1");
     stream->weights_ = std::move(weights);
     *out = std::move(stream);
@@ -104,15 +116,15 @@ Status MimiStream::create(std::shared_ptr<const MimiWeights> weights, Window win
 void MimiStream::encode_latent(const float* frame) {
   State& state = *state_;
   const MimiConfig& config = weights_->config();
-  const Kernels& kernels = weights_->kernels();
   std::memcpy(state.encoder.input(), frame, static_cast<std::size_t>(config.frame_samples) * sizeof(float));
-  state.encoder.run(kernels, &state.team);
+  state.encoder.run(&state.runner);
   if (config.steps() == 1) {
-    state.encoder_transformer.run(kernels, &state.team, state.encoder.output(), state.latent);
+    state.encoder_transformer.run(&state.runner, state.encoder.output(), state.latent);
     return;
   }
   const RowBuffer& rows = state.downsample.input;
-  state.encoder_transformer.run(kernels, &state.team, state.encoder.output(), rows.fresh());
+  state.encoder_transformer.run(&state.runner, state.encoder.output(), rows.fresh());
+  state.runner.enter(Stage::kEncodeQuantizer);
   if (*state.seen == 0.0F) {
     // Before its first input this convolution sees that input repeated, not zeros.
     for (int row = 0; row < rows.state_rows; ++row) {
@@ -121,7 +133,7 @@ void MimiStream::encode_latent(const float* frame) {
     }
   }
   *state.seen = 1.0F;
-  run_step(kernels, &state.team, state.downsample);
+  run_step(&state.runner, state.downsample);
 }
 
 Status MimiStream::latent(const float* frame, float* latent) {
@@ -141,14 +153,14 @@ Status MimiStream::latent(const float* frame, float* latent) {
 
 Status MimiStream::encode(const float* frame, int32_t* codes) {
   Status status = latent(frame, nullptr);
-  if (status.ok()) state_->quantizer.encode(weights_->kernels(), &state_->team, state_->latent, codes);
+  if (status.ok()) state_->quantizer.encode(&state_->runner, state_->latent, codes);
+  state_->runner.enter(Stage::kOutside);
   return status;
 }
 
 Status MimiStream::decode(const int32_t* codes, float* frame) {
   State& state = *state_;
   const MimiConfig& config = weights_->config();
-  const Kernels& kernels = weights_->kernels();
   for (int i = 0; i < weights_->num_codebooks(); ++i) {
     if (codes[i] < 0 || codes[i] >= config.cardinality) {
       return Status::config("code " + std::to_string(codes[i]) + " of codebook " + std::to_string(i) +
@@ -157,12 +169,13 @@ Status MimiStream::decode(const int32_t* codes, float* frame) {
   }
   const int width = config.dimension;
   const int steps = config.steps();
+  state.runner.enter(Stage::kDecodeQuantizer);
   if (steps == 1) {
-    state.quantizer.decode(kernels, &state.team, codes, state.steps_in);
+    state.quantizer.decode(&state.runner, codes, state.steps_in);
   } else {
     const float* before = state.upsample.base;
     const float* now = state.upsample.fresh();
-    state.quantizer.decode(kernels, &state.team, codes, state.upsample.fresh());
+    state.quantizer.decode(&state.runner, codes, state.upsample.fresh());
     for (int step = 0; step < steps; ++step) {
       const float* early = weights_->layers().upsample + static_cast<std::ptrdiff_t>(step) * width;
       const float* late = early + static_cast<std::ptrdiff_t>(steps) * width;
@@ -171,10 +184,19 @@ Status MimiStream::decode(const int32_t* codes, float* frame) {
     }
     state.upsample.roll();
   }
-  state.decoder_transformer.run(kernels, &state.team, state.steps_in, state.decoder.input());
-  state.decoder.run(kernels, &state.team);
+  state.decoder_transformer.run(&state.runner, state.steps_in, state.decoder.input());
+  state.decoder.run(&state.runner);
   std::memcpy(frame, state.decoder.output(), static_cast<std::size_t>(config.frame_samples) * sizeof(float));
+  state.runner.enter(Stage::kOutside);
   return {};
+}
+
+void MimiStream::start_clock() {
+  state_->runner.start_clock();
+}
+
+StageFigures MimiStream::stage(Stage stage) const {
+  return state_->runner.figures(stage);
 }
 
 void MimiStream::reset() {

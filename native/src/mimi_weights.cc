@@ -1,5 +1,6 @@
 #include "duologue/mimi_weights.h"
 
+#include <algorithm>
 #include <cmath>
 #include <new>
 #include <string>
@@ -15,8 +16,8 @@ namespace {
 // Walks the structure of a Mimi in the order in which a frame reads it.
 class Builder {
  public:
-  Builder(const MimiConfig& config, int num_codebooks, Packer* packer)
-      : config_(config), num_codebooks_(num_codebooks), packer_(*packer) {}
+  Builder(const MimiConfig& config, int num_codebooks, Precision precision, Packer* packer)
+      : config_(config), num_codebooks_(num_codebooks), precision_(precision), packer_(*packer) {}
 
   void build(MimiLayers* layers) {
     encoder(layers);
@@ -29,6 +30,15 @@ class Builder {
   }
 
  private:
+  // One or two rows read every weight once, so fewer bytes are less time. More rows are bound by arithmetic,
+  // which only integer products make cheaper. The layers at the waveform are tiny and stay as they are.
+  Storage storage(int rows, int channels) const {
+    const bool is_narrow = rows <= kNarrowRows;
+    if (precision_ == Precision::kFloat32 || channels == 1) return {};
+    if (precision_ == Precision::kFloat16) return {is_narrow ? Format::kFloat16 : Format::kFloat32, 0};
+    return {Format::kInt8, is_narrow ? 2 : 1};
+  }
+
   ConvLayer conv(const std::string& name, int in, int out, int taps, int stride, int dilation, int out_rows,
                  bool has_bias = true) {
     ConvLayer layer;
@@ -47,7 +57,8 @@ class Builder {
     source.outer_k_step = 1;
     source.inner_k_step = taps;
     source.inner_n_step = static_cast<std::ptrdiff_t>(in) * taps;
-    layer.w = packer_.matrix(in * taps, out, out_rows, source, bias.data(), has_bias ? out : 0);
+    layer.w = packer_.matrix(in * taps, out, out_rows, source, bias.data(), has_bias ? out : 0,
+                             storage(out_rows, std::min(in, out)));
     return layer;
   }
 
@@ -68,7 +79,8 @@ class Builder {
     source.inner_k_step = static_cast<std::ptrdiff_t>(out) * 2 * stride;
     source.outer_n_step = 1;
     source.inner_n_step = 2 * stride;
-    layer.w = packer_.matrix(2 * in, stride * out, in_rows, source, bias.data(), out);
+    layer.w = packer_.matrix(2 * in, stride * out, in_rows, source, bias.data(), out,
+                             storage(in_rows, std::min(in, out)));
     return layer;
   }
 
@@ -135,19 +147,20 @@ class Builder {
   PackedMatrix linear(const std::string& name, int in, int out,
                       const std::vector<std::string>& aliases = {}) {
     const Tensor weight = packer_.take(name, {out, in}, aliases);
-    return packer_.linear(in, out, config_.steps(), weight.data());
+    return packer_.linear(in, out, config_.steps(), weight.data(), storage(config_.steps(), in));
   }
 
   // A linear layer whose output is scaled per channel before it joins the residual stream.
   PackedMatrix scaled(const std::string& name, int in, int out, const std::string& scale_name,
                       const std::vector<std::string>& aliases = {}) {
     const Tensor weight = packer_.take(name, {out, in}, aliases);
-    if (!config_.has_layer_scale) return packer_.linear(in, out, config_.steps(), weight.data());
+    if (!config_.has_layer_scale)
+      return packer_.linear(in, out, config_.steps(), weight.data(), storage(config_.steps(), in));
     const Tensor scale = packer_.take(scale_name, {out});
     std::vector<float> values = packer_.packing() ? weight.copy() : std::vector<float>();
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] *= scale.data()[i / static_cast<std::size_t>(in)];
-    return packer_.linear(in, out, config_.steps(), values.data());
+    return packer_.linear(in, out, config_.steps(), values.data(), storage(config_.steps(), in));
   }
 
   const float* vector(const std::string& name, int n) {
@@ -219,7 +232,7 @@ class Builder {
     source.inner_n = bins;
     source.inner_k_step = 1;
     source.inner_n_step = width;
-    return packer_.matrix(width, bins, 1, source, half_norms.data(), bins);
+    return packer_.matrix(width, bins, 1, source, half_norms.data(), bins, {});
   }
 
   void quantizer(QuantizerLayers* out) {
@@ -230,7 +243,7 @@ class Builder {
     std::vector<float> input = packer_.packing() ? first_in.copy() : std::vector<float>();
     const std::vector<float> input_rest = packer_.packing() ? rest_in.copy() : std::vector<float>();
     input.insert(input.end(), input_rest.begin(), input_rest.end());
-    out->input = packer_.linear(outer, 2 * width, 1, input.data());
+    out->input = packer_.linear(outer, 2 * width, 1, input.data(), storage(1, outer));
     for (int i = 0; i < config_.total_codebooks; ++i) {
       const bool is_semantic = i < config_.semantic_codebooks;
       const int index = is_semantic ? i : i - config_.semantic_codebooks;
@@ -248,15 +261,31 @@ class Builder {
         output[(2 * n + 1) * width + k] = rest_out.data()[n * width + k];
       }
     }
-    out->output = packer_.linear(2 * width, outer, 1, output.data());
+    out->output = packer_.linear(2 * width, outer, 1, output.data(), storage(1, outer));
   }
 
   const MimiConfig& config_;
   int num_codebooks_;
+  Precision precision_;
   Packer& packer_;
 };
 
+constexpr const char* kPrecisionNames[] = {"float32", "float16", "int8"};
+
 }  // namespace
+
+Status precision_from_name(const std::string& name, Precision* out) {
+  for (int i = 0; i < 3; ++i) {
+    if (name != kPrecisionNames[i]) continue;
+    *out = static_cast<Precision>(i);
+    return {};
+  }
+  return Status::config("precision is '" + name + "'; it must be float32, float16 or int8");
+}
+
+const char* precision_name(Precision precision) {
+  return kPrecisionNames[static_cast<std::size_t>(precision)];
+}
 
 std::vector<TensorSpec> expected_tensors(const MimiConfig& config) {
   const SafetensorsFile none;
@@ -266,7 +295,7 @@ std::vector<TensorSpec> expected_tensors(const MimiConfig& config) {
   std::vector<TensorSpec> specs;
   packer.start_listing(&specs);
   MimiLayers layers;
-  Builder(config, config.total_codebooks, &packer).build(&layers);
+  Builder(config, config.total_codebooks, Precision::kFloat32, &packer).build(&layers);
   return specs;
 }
 
@@ -278,7 +307,8 @@ const char* MimiWeights::isa() const {
 }
 
 Status MimiWeights::load(const std::string& path, const MimiConfig& config, int num_codebooks,
-                         const std::string& isa, std::shared_ptr<const MimiWeights>* out) {
+                         const std::string& isa, Precision precision,
+                         std::shared_ptr<const MimiWeights>* out) {
   try {
     Status status = config.validate();
     if (!status.ok()) return status;
@@ -290,6 +320,7 @@ Status MimiWeights::load(const std::string& path, const MimiConfig& config, int 
     std::shared_ptr<MimiWeights> weights(new MimiWeights());
     weights->config_ = config;
     weights->num_codebooks_ = num_codebooks;
+    weights->precision_ = precision;
     status = select_kernels(isa, &weights->kernels_);
     if (!status.ok()) return status;
     SafetensorsFile file;
@@ -297,17 +328,18 @@ Status MimiWeights::load(const std::string& path, const MimiConfig& config, int 
     if (!status.ok()) return status;
     Packer packer(file, *weights->kernels_);
     MimiLayers measured;
-    Builder(config, num_codebooks, &packer).build(&measured);
+    Builder(config, num_codebooks, precision, &packer).build(&measured);
     if (!packer.status().ok()) return packer.status();
     weights->layers_ = std::make_unique<MimiLayers>();
-    weights->packed_bytes_ = packer.floats() * sizeof(float);
+    weights->packed_bytes_ = packer.bytes();
     if (!weights->layers_->arena.allocate(weights->packed_bytes_)) {
       return Status::weights(path + ": no memory for " + std::to_string(weights->packed_bytes_) +
                              " bytes of weights");
     }
     packer.start_packing(weights->layers_->arena.data());
-    Builder(config, num_codebooks, &packer).build(weights->layers_.get());
+    Builder(config, num_codebooks, precision, &packer).build(weights->layers_.get());
     if (!packer.status().ok()) return packer.status();
+    weights->layers_->rounded_bytes = packer.rounded_bytes();
     *out = std::move(weights);
     return {};
   } catch (const std::bad_alloc&) {

@@ -1,28 +1,17 @@
 #include "packer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <utility>
+
+#include "half.h"
 
 namespace duologue {
 namespace {
 
 constexpr int kPackRows = 16;
-
-float from_bits(std::uint32_t bits) {
-  float value = 0.0F;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float half_to_float(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000U) << 16;
-  const std::uint32_t exponent = (half >> 10) & 0x1FU;
-  const std::uint32_t mantissa = half & 0x3FFU;
-  if (exponent == 0) return from_bits(sign | 0x33800000U) * static_cast<float>(mantissa);  // 2^-24 steps
-  const std::uint32_t biased = exponent == 31 ? 255 : exponent + 112;
-  return from_bits(sign | biased << 23 | mantissa << 13);
-}
+constexpr std::size_t kAlignment = 64;
 
 bool all_finite(const float* values, std::size_t count) {
   std::uint32_t found = 0;
@@ -32,6 +21,77 @@ bool all_finite(const float* values, std::size_t count) {
     found |= static_cast<std::uint32_t>((bits & 0x7F800000U) == 0x7F800000U);
   }
   return found == 0;
+}
+
+// Nearest integer; the magnitude must be far below 2^22.
+std::int8_t byte_from_float(float value) {
+  const float shifted = value + 12582912.0F;
+  return static_cast<std::int8_t>(bits_of(shifted));
+}
+
+// One panel in float32, [k][panel].
+void copy_panel(const PackedMatrix& packed, int panel, const SourceLayout& source, float* to) {
+  const int width = packed.panel;
+  const int columns = std::min(width, packed.n - panel * width);
+  // A few rows at a time for all columns, so that the lines being written stay in cache.
+  for (int outer = 0; outer < packed.k / source.inner_k; ++outer) {
+    for (int begin = 0; begin < source.inner_k; begin += kPackRows) {
+      const int rows_here = std::min(kPackRows, source.inner_k - begin);
+      float* block = to + static_cast<std::ptrdiff_t>(outer * source.inner_k + begin) * width;
+      for (int lane = 0; lane < columns; ++lane) {
+        const int column = panel * width + lane;
+        const float* line = source.base + outer * source.outer_k_step + begin * source.inner_k_step +
+                            column / source.inner_n * source.outer_n_step +
+                            column % source.inner_n * source.inner_n_step;
+        for (int i = 0; i < rows_here; ++i) {
+          block[static_cast<std::ptrdiff_t>(i) * width + lane] = line[i * source.inner_k_step];
+        }
+      }
+    }
+  }
+}
+
+// Scales that use the whole range: powers of two for halves, which lose nothing, and the largest value over
+// 127 for bytes.
+float column_scale(Format format, float largest) {
+  if (largest == 0.0F) return 1.0F;
+  if (format == Format::kInt8) return std::fmax(largest / 127.0F, 1e-36F);
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return std::ldexp(1.0F, std::max(exponent - 15, -120));
+}
+
+// Stores a float32 panel in its own format.
+void narrow_panel(const PackedMatrix& packed, const float* values, unsigned char* out, float* scales,
+                  std::int32_t* sums) {
+  const int width = packed.panel;
+  std::vector<float> inverse(static_cast<std::size_t>(width), 0.0F);
+  for (int k = 0; k < packed.k; ++k) {
+    for (int lane = 0; lane < width; ++lane)
+      inverse[lane] = std::max(inverse[lane], std::fabs(values[k * width + lane]));
+  }
+  for (int lane = 0; lane < width; ++lane) {
+    scales[lane] = column_scale(packed.format, inverse[lane]);
+    inverse[lane] = 1.0F / scales[lane];
+    if (sums != nullptr) sums[lane] = 0;
+  }
+  for (int k = 0; k < packed.k; ++k) {
+    const float* row = values + static_cast<std::ptrdiff_t>(k) * width;
+    if (packed.format == Format::kFloat16) {
+      auto* to = reinterpret_cast<std::uint16_t*>(out) + static_cast<std::ptrdiff_t>(k) * width;
+      for (int lane = 0; lane < width; ++lane) to[lane] = half_from_float(row[lane] * inverse[lane]);
+    } else if (packed.planes == 0) {
+      auto* to = reinterpret_cast<std::int8_t*>(out) + static_cast<std::ptrdiff_t>(k) * width;
+      for (int lane = 0; lane < width; ++lane) to[lane] = byte_from_float(row[lane] * inverse[lane]);
+    } else {
+      auto* to = reinterpret_cast<std::int8_t*>(out) +
+                 static_cast<std::ptrdiff_t>(k / kDotDepth) * width * kDotDepth + k % kDotDepth;
+      for (int lane = 0; lane < width; ++lane) {
+        to[lane * kDotDepth] = byte_from_float(row[lane] * inverse[lane]);
+        sums[lane] += to[lane * kDotDepth];
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -57,7 +117,7 @@ bool Tensor::load() {
     for (std::size_t i = 0; i < count; ++i) {
       std::uint16_t half = 0;
       std::memcpy(&half, view_->data + 2 * i, sizeof half);
-      owned_[i] = view_->dtype == DType::kBF16 ? from_bits(static_cast<std::uint32_t>(half) << 16)
+      owned_[i] = view_->dtype == DType::kBF16 ? float_from_bits(static_cast<std::uint32_t>(half) << 16)
                                                : half_to_float(half);
     }
   }
@@ -71,14 +131,14 @@ std::vector<float> Tensor::copy() const {
   return std::vector<float>(data_, data_ + view_->bytes / unit);
 }
 
-void Packer::start_packing(float* base) {
-  base_ = base;
+void Packer::start_packing(void* base) {
+  base_ = static_cast<unsigned char*>(base);
   cursor_ = 0;
 }
 
-float* Packer::reserve(std::size_t floats) {
+void* Packer::reserve(std::size_t bytes) {
   const std::size_t start = cursor_;
-  cursor_ += (floats + 15) / 16 * 16;
+  cursor_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
   return packing() ? base_ + start : nullptr;
 }
 
@@ -129,56 +189,62 @@ void Packer::refuse_leftovers() {
 }
 
 const float* Packer::vector(const float* values, int n) {
-  float* out = reserve(static_cast<std::size_t>(n));
+  auto* out = static_cast<float*>(reserve(static_cast<std::size_t>(n) * sizeof(float)));
   if (out != nullptr) std::copy(values, values + n, out);
   return out;
 }
 
-PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, const float* bias,
-                            int bias_n) {
+PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, const float* bias, int bias_n,
+                            Storage storage) {
   PackedMatrix packed;
   packed.k = k;
   packed.n = n;
-  packed.panel = rows <= kNarrowRows ? kernels_.narrow_panel : kernels_.tall_panel;
-  const int width = packed.panel;
-  const std::size_t padded = static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(width);
-  float* out = reserve(padded * static_cast<std::size_t>(k));
-  float* bias_out = bias_n > 0 ? reserve(padded) : nullptr;
+  packed.format = storage.format;
+  packed.planes = storage.format == Format::kInt8 && kernels_.round != nullptr ? storage.planes : 0;
+  const bool is_narrow = rows <= kNarrowRows;
+  packed.panel = is_narrow ? kernels_.narrow_panel : kernels_.tall_panel;
+  packed.block_rows = is_narrow ? kNarrowRows : kernels_.tall_rows / std::max(1, packed.planes);
+  rounded_bytes_ =
+      std::max(rounded_bytes_, packed.planes > 0 ? packed.blocks(rows) * packed.rounded_bytes() : 0);
+  const std::size_t padded =
+      static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel);
+  const bool is_scaled = storage.format != Format::kFloat32;
+  auto* out = static_cast<unsigned char*>(
+      reserve(static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel_bytes())));
+  auto* bias_out = static_cast<float*>(bias_n > 0 ? reserve(padded * sizeof(float)) : nullptr);
+  auto* scale_out = static_cast<float*>(is_scaled ? reserve(padded * sizeof(float)) : nullptr);
+  auto* sums_out =
+      static_cast<std::int32_t*>(packed.planes > 0 ? reserve(padded * sizeof(std::int32_t)) : nullptr);
   packed.data = out;
   packed.bias = bias_out;
+  packed.scale = scale_out;
+  packed.sums = sums_out;
   if (out == nullptr) return packed;
   for (int i = 0; bias_n > 0 && i < n; ++i) bias_out[i] = bias[i % bias_n];
+  if (is_scaled) staging_.resize(static_cast<std::size_t>(k) * static_cast<std::size_t>(packed.panel));
   for (int panel = 0; panel < packed.panels(); ++panel) {
-    float* to = out + static_cast<std::ptrdiff_t>(panel) * k * width;
-    const int columns = std::min(width, n - panel * width);
-    // A few rows at a time for all columns, so that the lines being written stay in cache.
-    for (int outer = 0; outer < k / source.inner_k; ++outer) {
-      for (int begin = 0; begin < source.inner_k; begin += kPackRows) {
-        const int rows_here = std::min(kPackRows, source.inner_k - begin);
-        float* block = to + static_cast<std::ptrdiff_t>(outer * source.inner_k + begin) * width;
-        for (int lane = 0; lane < columns; ++lane) {
-          const int column = panel * width + lane;
-          const float* line = source.base + outer * source.outer_k_step + begin * source.inner_k_step +
-                              column / source.inner_n * source.outer_n_step +
-                              column % source.inner_n * source.inner_n_step;
-          for (int i = 0; i < rows_here; ++i) {
-            block[static_cast<std::ptrdiff_t>(i) * width + lane] = line[i * source.inner_k_step];
-          }
-        }
-      }
+    unsigned char* to = out + panel * packed.panel_bytes();
+    if (!is_scaled) {
+      copy_panel(packed, panel, source, reinterpret_cast<float*>(to));
+      continue;
     }
+    std::fill(staging_.begin(), staging_.end(), 0.0F);
+    copy_panel(packed, panel, source, staging_.data());
+    const std::ptrdiff_t column = static_cast<std::ptrdiff_t>(panel) * packed.panel;
+    narrow_panel(packed, staging_.data(), to, scale_out + column,
+                 sums_out != nullptr ? sums_out + column : nullptr);
   }
   return packed;
 }
 
-PackedMatrix Packer::linear(int k, int n, int rows, const float* values) {
+PackedMatrix Packer::linear(int k, int n, int rows, const float* values, Storage storage) {
   SourceLayout source;
   source.base = values;
   source.inner_k = k;
   source.inner_n = n;
   source.inner_k_step = 1;
   source.inner_n_step = k;
-  return matrix(k, n, rows, source, nullptr, 0);
+  return matrix(k, n, rows, source, nullptr, 0, storage);
 }
 
 }  // namespace duologue

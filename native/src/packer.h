@@ -55,6 +55,13 @@ struct SourceLayout {
   std::ptrdiff_t inner_n_step = 0;
 };
 
+// How a matrix is to be kept: its format and, for integer products where the kernels have them, the bytes to
+// which activations are rounded.
+struct Storage {
+  Format format = Format::kFloat32;
+  int planes = 0;
+};
+
 // Runs twice over the same calls: first it measures and checks, then, given an arena, it packs.
 // After the first failure every call does nothing; read status() at the end.
 class Packer {
@@ -65,10 +72,12 @@ class Packer {
   void start_listing(std::vector<TensorSpec>* specs) { specs_ = specs; }
 
   // Starts the second run, into `base`.
-  void start_packing(float* base);
+  void start_packing(void* base);
   bool packing() const { return base_ != nullptr && status_.ok(); }
   const Status& status() const { return status_; }
-  std::size_t floats() const { return cursor_; }
+  std::size_t bytes() const { return cursor_; }
+  // Scratch that the widest product with integers needs for its activations.
+  std::size_t rounded_bytes() const { return static_cast<std::size_t>(rounded_bytes_); }
   // Fails with the name of a tensor that no call asked for.
   void refuse_leftovers();
 
@@ -79,19 +88,22 @@ class Packer {
   const float* vector(const float* values, int n);
   // A matrix packed for products with `rows` rows; `bias` holds bias_n values, repeated up to n; 0 means
   // none.
-  PackedMatrix matrix(int k, int n, int rows, const SourceLayout& source, const float* bias, int bias_n);
+  PackedMatrix matrix(int k, int n, int rows, const SourceLayout& source, const float* bias, int bias_n,
+                      Storage storage);
   // The same from a dense [n][k].
-  PackedMatrix linear(int k, int n, int rows, const float* values);
+  PackedMatrix linear(int k, int n, int rows, const float* values, Storage storage);
 
  private:
-  float* reserve(std::size_t floats);
+  void* reserve(std::size_t bytes);
   const TensorView* find(const std::string& name, const std::vector<std::string>& aliases);
   const SafetensorsFile& file_;
   const Kernels& kernels_;
   std::vector<TensorSpec>* specs_ = nullptr;
   Status status_;
-  float* base_ = nullptr;
+  unsigned char* base_ = nullptr;
   std::size_t cursor_ = 0;
+  std::ptrdiff_t rounded_bytes_ = 0;
+  std::vector<float> staging_;  // one panel before it is narrowed
   std::unordered_set<std::string> used_;
 };
 

@@ -15,19 +15,19 @@ void Quantizer::build(Workspace* workspace, const MimiConfig& config, const Quan
 
 void Quantizer::add_centroid(const PackedMatrix& codebook, int code, float sign, float* vector) const {
   const int panel = codebook.panel;
-  const float* centroid =
-      codebook.data + static_cast<std::ptrdiff_t>(code / panel) * codebook.k * panel + code % panel;
+  const float* centroid = static_cast<const float*>(codebook.data) +
+                          static_cast<std::ptrdiff_t>(code / panel) * codebook.k * panel + code % panel;
   for (int i = 0; i < width_; ++i) vector[i] -= sign * centroid[static_cast<std::ptrdiff_t>(i) * panel];
 }
 
-void Quantizer::encode(const Kernels& kernels, Team* team, const float* latent, int32_t* codes) {
+void Quantizer::encode(Runner* runner, const float* latent, int32_t* codes) {
   GemmCall call;
   call.w = layers_->input;
   call.a = latent;
   call.a_stride = call.w.k;
   call.rows = 1;
   call.raw = residuals_;
-  run_gemm(kernels, team, call);
+  runner->gemm(call);
   const int count = static_cast<int>(layers_->codebooks.size());
   for (int i = 0; i < count; ++i) {
     // The acoustic codebooks quantise the same latent anew, not what the semantic one left over.
@@ -35,13 +35,13 @@ void Quantizer::encode(const Kernels& kernels, Team* team, const float* latent, 
     call.w = layers_->codebooks[static_cast<std::size_t>(i)];
     call.a = residual;
     call.raw = distances_;
-    run_gemm(kernels, team, call);
-    codes[i] = kernels.argmin(distances_, call.w.n);
+    runner->gemm(call);
+    codes[i] = runner->kernels().argmin(distances_, call.w.n);
     add_centroid(call.w, codes[i], -1.0F, residual);
   }
 }
 
-void Quantizer::decode(const Kernels& kernels, Team* team, const int32_t* codes, float* latent) {
+void Quantizer::decode(Runner* runner, const int32_t* codes, float* latent) {
   std::fill(sums_, sums_ + 2 * width_, 0.0F);
   const int count = static_cast<int>(layers_->codebooks.size());
   for (int i = 0; i < count; ++i) {
@@ -54,7 +54,7 @@ void Quantizer::decode(const Kernels& kernels, Team* team, const int32_t* codes,
   call.a_stride = call.w.k;
   call.rows = 1;
   call.raw = latent;
-  run_gemm(kernels, team, call);
+  runner->gemm(call);
 }
 
 }  // namespace duologue

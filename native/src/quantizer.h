@@ -5,7 +5,7 @@
 
 #include "duologue/mimi_config.h"
 #include "layers.h"
-#include "team.h"
+#include "runner.h"
 #include "workspace.h"
 
 namespace duologue {
@@ -14,9 +14,9 @@ class Quantizer {
  public:
   void build(Workspace* workspace, const MimiConfig& config, const QuantizerLayers& layers);
   // latent[dimension] -> codes, one per codebook kept.
-  void encode(const Kernels& kernels, Team* team, const float* latent, int32_t* codes);
+  void encode(Runner* runner, const float* latent, int32_t* codes);
   // codes -> latent[dimension]
-  void decode(const Kernels& kernels, Team* team, const int32_t* codes, float* latent);
+  void decode(Runner* runner, const int32_t* codes, float* latent);
 
  private:
   // Adds `sign` times the centroid to `vector`; the packed matrix holds centroids negated.

@@ -67,9 +67,9 @@ void gather(const SeanetStep& step) {
 
 }  // namespace
 
-void run_step(const Kernels& kernels, Team* team, const SeanetStep& step) {
+void run_step(Runner* runner, const SeanetStep& step) {
   if (step.gathered != nullptr) gather(step);
-  run_gemm(kernels, team, step.call);
+  runner->gemm(step.call);
   step.input.roll();
 }
 
@@ -127,6 +127,8 @@ void Seanet::add_blocks(Workspace* workspace, const std::vector<Block>& blocks, 
 }
 
 void Seanet::build_encoder(Workspace* workspace, const MimiLayers& layers) {
+  narrow_stage_ = Stage::kEncodeNarrowConvolutions;
+  tall_stage_ = Stage::kEncodeTallConvolutions;
   const RowBuffer first = rows_for(workspace, layers.encoder_first);
   const RowBuffer last = rows_for(workspace, layers.encoder_last);
   std::vector<std::vector<Block>> blocks;
@@ -151,6 +153,8 @@ void Seanet::build_encoder(Workspace* workspace, const MimiLayers& layers) {
 }
 
 void Seanet::build_decoder(Workspace* workspace, const MimiLayers& layers) {
+  narrow_stage_ = Stage::kDecodeNarrowConvolutions;
+  tall_stage_ = Stage::kDecodeTallConvolutions;
   const RowBuffer first = rows_for(workspace, layers.decoder_first);
   const RowBuffer last = rows_for(workspace, layers.decoder_last);
   std::vector<std::vector<Block>> blocks;
@@ -174,8 +178,11 @@ void Seanet::build_decoder(Workspace* workspace, const MimiLayers& layers) {
   add(make_conv(workspace, layers.decoder_last, last), {output_, nullptr}, nullptr);
 }
 
-void Seanet::run(const Kernels& kernels, Team* team) const {
-  for (const SeanetStep& step : steps_) run_step(kernels, team, step);
+void Seanet::run(Runner* runner) const {
+  for (const SeanetStep& step : steps_) {
+    runner->enter(step.call.rows <= kNarrowRows ? narrow_stage_ : tall_stage_);
+    run_step(runner, step);
+  }
 }
 
 }  // namespace duologue

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "layers.h"
-#include "team.h"
+#include "runner.h"
 #include "workspace.h"
 
 namespace duologue {
@@ -32,7 +32,7 @@ struct SeanetStep {
 
 RowBuffer make_rows(Workspace* workspace, int state_rows, int rows, int channels);
 SeanetStep make_conv(Workspace* workspace, const ConvLayer& layer, const RowBuffer& input);
-void run_step(const Kernels& kernels, Team* team, const SeanetStep& step);
+void run_step(Runner* runner, const SeanetStep& step);
 
 class Seanet {
  public:
@@ -40,7 +40,7 @@ class Seanet {
   void build_decoder(Workspace* workspace, const MimiLayers& layers);
   float* input() const { return steps_.front().input.fresh(); }
   const float* output() const { return output_; }
-  void run(const Kernels& kernels, Team* team) const;
+  void run(Runner* runner) const;
 
  private:
   // Where a layer's output goes: raw for a skip connection, activated for the next convolution.
@@ -60,6 +60,8 @@ class Seanet {
   void add_blocks(Workspace* workspace, const std::vector<Block>& blocks, float* next_activated);
   std::vector<SeanetStep> steps_;
   float* output_ = nullptr;
+  Stage narrow_stage_ = Stage::kOutside;
+  Stage tall_stage_ = Stage::kOutside;
 };
 
 }  // namespace duologue

@@ -1,6 +1,7 @@
 #include "team.h"
 
 #include <algorithm>
+#include <chrono>
 #include <system_error>
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -14,10 +15,14 @@ namespace duologue {
 namespace {
 
 constexpr int kIdleSpins = 4000;
+// A chunk takes tens of microseconds. Whoever waits longer than this for one waits for a thread that has lost
+// its processor, and is better off alone for a while: some dozens of frames, more each time it happens again
+// soon.
 constexpr int kFinishSpins = 2000;
-// Below this many multiply-adds a second thread costs more than it brings.
-constexpr double kMinShared = 100e3;
-
+constexpr auto kStall = std::chrono::microseconds(300);
+constexpr int kFirstRest = 8000;
+constexpr int kLongestRest = 64000;
+constexpr int kForgetAfter = 20000;
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
   _mm_pause();
@@ -41,24 +46,9 @@ std::uint64_t back_of(std::uint64_t range) {
   return range & 0xFFFFU;
 }
 
-struct SharedGemm {
-  const Kernels* kernels;
-  const GemmCall* call;
-  int row_groups;
-  int group_rows;
-};
-
-void gemm_chunk(const void* context, int chunk) {
-  const auto& job = *static_cast<const SharedGemm*>(context);
-  GemmPart part;
-  part.panel_begin = chunk / job.row_groups;
-  part.panel_end = part.panel_begin + 1;
-  part.row_begin = chunk % job.row_groups * job.group_rows;
-  part.row_end = std::min(part.row_begin + job.group_rows, job.call->rows);
-  job.kernels->gemm(*job.call, part);
-}
-
 }  // namespace
+
+Team::Team() : next_rest_(kFirstRest) {}
 
 Team::~Team() {
   if (threads_ == 1) return;
@@ -121,7 +111,7 @@ void Team::wake() {
 }
 
 void Team::run(int chunks, Chunk work, const void* context) {
-  if (threads_ == 1 || chunks == 1 || is_forked()) {
+  if (threads_ == 1 || chunks == 1 || is_resting() || is_forked()) {
     for (int chunk = 0; chunk < chunks; ++chunk) work(context, chunk);
     return;
   }
@@ -133,13 +123,32 @@ void Team::run(int chunks, Chunk work, const void* context) {
   wake();
   while (claim(true)) {
   }
-  for (int spins = 0; done_.load(std::memory_order_acquire) != chunks; ++spins) {
-    if (spins < kFinishSpins) {
-      relax();
-    } else {
-      std::this_thread::yield();
-    }
+  finish(chunks);
+}
+
+void Team::finish(int chunks) {
+  for (int spins = 0; spins < kFinishSpins; ++spins) {
+    if (done_.load(std::memory_order_acquire) == chunks) return;
+    relax();
   }
+  const auto since = std::chrono::steady_clock::now();
+  while (done_.load(std::memory_order_acquire) != chunks) std::this_thread::yield();
+  if (std::chrono::steady_clock::now() - since < kStall) return;
+  jobs_to_rest_ = next_rest_;
+  next_rest_ = std::min(2 * next_rest_, kLongestRest);
+  jobs_since_rest_ = 0;
+}
+
+bool Team::is_resting() {
+  if (jobs_to_rest_ > 0) {
+    --jobs_to_rest_;
+    return true;
+  }
+  if (++jobs_since_rest_ >= kForgetAfter) {
+    jobs_since_rest_ = 0;
+    next_rest_ = kFirstRest;
+  }
+  return false;
 }
 
 void Team::work_loop() {
@@ -149,26 +158,14 @@ void Team::work_loop() {
       relax();
     }
     std::unique_lock<std::mutex> lock(worker_->mutex);
-    sleeping_.store(true);
-    worker_->wakeup.wait(lock, [this] { return stopping_.load() || has_work(); });
+    while (!stopping_.load()) {
+      // Said anew before every sleep: a caller that was quicker than this thread has taken it back.
+      sleeping_.store(true);
+      if (has_work()) break;
+      worker_->wakeup.wait(lock);
+    }
     sleeping_.store(false);
   }
-}
-
-void run_gemm(const Kernels& kernels, Team* team, const GemmCall& call) {
-  const int panels = call.w.panels();
-  const double work = static_cast<double>(call.w.k) * call.w.n * call.rows;
-  if (team->threads() == 1 || work < kMinShared) {
-    kernels.gemm(call, {0, panels, 0, call.rows});
-    return;
-  }
-  SharedGemm job{&kernels, &call, 1, call.rows};
-  // With few panels the rows are split too, in whole register blocks.
-  const int blocks = (call.rows + kernels.tall_rows - 1) / kernels.tall_rows;
-  const int wanted = std::min(blocks, std::max(1, 16 / panels));
-  job.group_rows = (blocks + wanted - 1) / wanted * kernels.tall_rows;
-  job.row_groups = (call.rows + job.group_rows - 1) / job.group_rows;
-  team->run(panels * job.row_groups, gemm_chunk, &job);
 }
 
 }  // namespace duologue

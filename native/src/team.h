@@ -8,18 +8,17 @@
 #include <mutex>
 #include <thread>
 
-#include "kernels.h"
-
 namespace duologue {
 
 // The caller takes chunks from the front, the worker from the back, until they meet: a worker that is not
-// scheduled costs nothing, because the caller then does every chunk itself. An idle worker spins briefly and
-// then sleeps. In a forked child, where the worker does not exist, the caller is alone.
+// scheduled costs nothing, because the caller then does every chunk itself; one that loses its processor in
+// the middle of a chunk is left to rest for many jobs. An idle worker spins briefly and then sleeps. In a
+// forked child, where the worker does not exist, the caller is alone.
 class Team {
  public:
   using Chunk = void (*)(const void* context, int chunk);
 
-  Team() = default;
+  Team();
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -32,6 +31,8 @@ class Team {
 
  private:
   bool claim(bool from_front);
+  void finish(int chunks);
+  bool is_resting();
   void work_loop();
   bool has_work() const;
   void wake();
@@ -44,6 +45,9 @@ class Team {
   };
 
   int threads_ = 1;
+  int jobs_to_rest_ = 0;
+  int jobs_since_rest_ = 0;
+  int next_rest_;
   long process_ = 0;
   std::unique_ptr<Worker> worker_;
   // generation << 32 | front << 16 | back: one word, so that a late worker cannot take a chunk of a newer
@@ -55,8 +59,5 @@ class Team {
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stopping_{false};
 };
-
-// Runs one product, shared between the threads of `team`.
-void run_gemm(const Kernels& kernels, Team* team, const GemmCall& call);
 
 }  // namespace duologue

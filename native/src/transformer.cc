@@ -37,9 +37,10 @@ void attend_head(const void* context, int head) {
 }  // namespace
 
 void Transformer::build(Workspace* workspace, const MimiConfig& config, const TransformerLayers& layers,
-                        Window window) {
+                        Window window, Stages stages) {
   layers_ = &layers;
   window_ = window;
+  stages_ = stages;
   steps_ = config.steps();
   width_ = config.d_model;
   heads_ = config.num_heads;
@@ -142,7 +143,7 @@ void Transformer::store(int layer, int step, const float* qkv) {
   }
 }
 
-void Transformer::attend(const Kernels& kernels, Team* team, int layer) {
+void Transformer::attend(Runner* runner, int layer) {
   AttendCall call;
   call.q = qkv_;
   call.q_stride = 3 * static_cast<std::ptrdiff_t>(width_);
@@ -158,14 +159,16 @@ void Transformer::attend(const Kernels& kernels, Team* team, int layer) {
   call.scores = scores_;
   call.out = attended_;
   call.out_stride = width_;
-  const HeadJob job{&kernels, &call, static_cast<std::ptrdiff_t>(capacity_) * head_dim_,
+  const HeadJob job{&runner->kernels(), &call, static_cast<std::ptrdiff_t>(capacity_) * head_dim_,
                     static_cast<std::ptrdiff_t>(capacity_) * value_stride_,
                     static_cast<std::ptrdiff_t>(steps_) * capacity_};
-  team->run(heads_, attend_head, &job);
+  runner->count_bytes(static_cast<std::size_t>(heads_) * static_cast<std::size_t>(used_) *
+                      static_cast<std::size_t>(head_dim_ + value_stride_) * sizeof(float));
+  runner->team().run(heads_, attend_head, &job);
 }
 
-void Transformer::project(const Kernels& kernels, Team* team, const PackedMatrix& w, const float* a,
-                          float* raw, const float* residual, float* activated) const {
+void Transformer::project(Runner* runner, const PackedMatrix& w, const float* a, float* raw,
+                          const float* residual, float* activated) const {
   GemmCall call;
   call.w = w;
   call.a = a;
@@ -175,33 +178,36 @@ void Transformer::project(const Kernels& kernels, Team* team, const PackedMatrix
   call.residual = residual;
   call.activated = activated;
   call.activation = activated != nullptr ? Activation::kGelu : Activation::kNone;
-  run_gemm(kernels, team, call);
+  runner->gemm(call);
 }
 
-void Transformer::run(const Kernels& kernels, Team* team, const float* x, float* out) {
+void Transformer::run(Runner* runner, const float* x, float* out) {
+  runner->enter(stages_.projections);
   prepare_step();
   const std::size_t bytes =
       static_cast<std::size_t>(steps_) * static_cast<std::size_t>(width_) * sizeof(float);
   if (layers_->input.k > 0) {
-    project(kernels, team, layers_->input, x, stream_, nullptr, nullptr);
+    project(runner, layers_->input, x, stream_, nullptr, nullptr);
   } else {
     std::memcpy(stream_, x, bytes);
   }
   for (std::size_t i = 0; i < layers_->layers.size(); ++i) {
     const TransformerLayer& layer = layers_->layers[i];
-    kernels.layer_norm(stream_, layer.norm1_weight, layer.norm1_bias, normed_, steps_, width_);
-    project(kernels, team, layer.qkv, normed_, qkv_, nullptr, nullptr);
+    runner->kernels().layer_norm(stream_, layer.norm1_weight, layer.norm1_bias, normed_, steps_, width_);
+    project(runner, layer.qkv, normed_, qkv_, nullptr, nullptr);
+    runner->enter(stages_.attention);
     for (int step = 0; step < steps_; ++step) {
       store(static_cast<int>(i), step, qkv_ + static_cast<std::ptrdiff_t>(step) * 3 * width_);
     }
-    attend(kernels, team, static_cast<int>(i));
-    project(kernels, team, layer.out, attended_, stream_, stream_, nullptr);
-    kernels.layer_norm(stream_, layer.norm2_weight, layer.norm2_bias, normed_, steps_, width_);
-    project(kernels, team, layer.up, normed_, nullptr, nullptr, hidden_);
-    project(kernels, team, layer.down, hidden_, stream_, stream_, nullptr);
+    attend(runner, static_cast<int>(i));
+    runner->enter(stages_.projections);
+    project(runner, layer.out, attended_, stream_, stream_, nullptr);
+    runner->kernels().layer_norm(stream_, layer.norm2_weight, layer.norm2_bias, normed_, steps_, width_);
+    project(runner, layer.up, normed_, nullptr, nullptr, hidden_);
+    project(runner, layer.down, hidden_, stream_, stream_, nullptr);
   }
   if (layers_->output.k > 0) {
-    project(kernels, team, layers_->output, stream_, out, nullptr, nullptr);
+    project(runner, layers_->output, stream_, out, nullptr, nullptr);
   } else {
     std::memcpy(out, stream_, bytes);
   }

@@ -7,29 +7,35 @@
 #include "duologue/mimi_config.h"
 #include "duologue/mimi_stream.h"
 #include "layers.h"
-#include "team.h"
+#include "runner.h"
 #include "workspace.h"
 
 namespace duologue {
 
 class Transformer {
  public:
-  void build(Workspace* workspace, const MimiConfig& config, const TransformerLayers& layers, Window window);
+  struct Stages {
+    Stage projections;
+    Stage attention;
+  };
+  void build(Workspace* workspace, const MimiConfig& config, const TransformerLayers& layers, Window window,
+             Stages stages);
   // x[steps][dimension] -> out[steps][dimension]; advances the position.
-  void run(const Kernels& kernels, Team* team, const float* x, float* out);
+  void run(Runner* runner, const float* x, float* out);
 
  private:
   void prepare_step();
   void rotate(const float* in, float scale, int step, float* out) const;
   void store(int layer, int step, const float* qkv);
-  void attend(const Kernels& kernels, Team* team, int layer);
-  void project(const Kernels& kernels, Team* team, const PackedMatrix& w, const float* a, float* raw,
-               const float* residual, float* activated) const;
+  void attend(Runner* runner, int layer);
+  void project(Runner* runner, const PackedMatrix& w, const float* a, float* raw, const float* residual,
+               float* activated) const;
   float* keys(int layer, int head) const;
   float* values(int layer, int head) const;
 
   const TransformerLayers* layers_ = nullptr;
   Window window_ = Window::kMoshi;
+  Stages stages_{Stage::kOutside, Stage::kOutside};
   int steps_ = 0;
   int width_ = 0;
   int heads_ = 0;

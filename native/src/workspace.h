@@ -26,7 +26,7 @@ class Workspace {
       const std::size_t block = std::max(needed, kBlockFloats);
       Arena arena;
       if (!arena.allocate(block * sizeof(float))) throw std::bad_alloc();
-      next_ = arena.data();
+      next_ = static_cast<float*>(arena.data());
       free_ = block;
       blocks_.push_back(std::move(arena));
     }

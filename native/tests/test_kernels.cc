@@ -2,43 +2,50 @@
 #include <algorithm>
 #include <string>
 
+#include "arena.h"
 #include "check.h"
 #include "duologue/isa.h"
 #include "kernels.h"
+#include "packer.h"
+#include "safetensors.h"
 
-using duologue::Activation;
-using duologue::AttendCall;
-using duologue::GemmCall;
-using duologue::Kernels;
-using duologue::PackedMatrix;
+using namespace duologue;
 using duologue_test::gaussian;
 
 namespace {
 
+// A matrix packed by the packer itself, for up to `rows` rows.
 struct Packed {
-  std::vector<float> data;
-  std::vector<float> bias;
+  Arena arena;
   PackedMatrix matrix;
 };
 
-Packed pack(const std::vector<float>& w, const std::vector<float>& bias, int k, int n, int panel) {
+Packed pack(const Kernels& kernels, const std::vector<float>& w, const std::vector<float>& bias, int k, int n,
+            int rows, Storage storage) {
+  SourceLayout source;
+  source.base = w.data();
+  source.inner_k = k;
+  source.inner_n = n;
+  source.inner_k_step = n;
+  source.inner_n_step = 1;
+  const SafetensorsFile none;
+  Packer packer(none, kernels);
+  packer.matrix(k, n, rows, source, bias.data(), n, storage);
   Packed packed;
-  packed.matrix.k = k;
-  packed.matrix.n = n;
-  packed.matrix.panel = panel;
-  const int padded = packed.matrix.panels() * panel;
-  packed.data.assign(static_cast<std::size_t>(padded) * k, 0.0F);
-  packed.bias.assign(static_cast<std::size_t>(padded), 0.0F);
-  for (int column = 0; column < n; ++column) {
-    packed.bias[column] = bias[column];
-    for (int i = 0; i < k; ++i) {
-      packed.data[(static_cast<std::size_t>(column / panel) * k + i) * panel + column % panel] =
-          w[i * n + column];
-    }
-  }
-  packed.matrix.data = packed.data.data();
-  packed.matrix.bias = packed.bias.data();
+  CHECK(packed.arena.allocate(packer.bytes()));
+  packer.start_packing(packed.arena.data());
+  packed.matrix = packer.matrix(k, n, rows, source, bias.data(), n, storage);
   return packed;
+}
+
+// Rounds where the format asks for it, then multiplies.
+void run(const Kernels& kernels, GemmCall call) {
+  Arena rounded;
+  const int blocks = call.w.blocks(call.rows);
+  CHECK(rounded.allocate(static_cast<std::size_t>(blocks * call.w.rounded_bytes())));
+  call.rounded = static_cast<std::uint8_t*>(rounded.data());
+  for (int block = 0; call.w.planes > 0 && block < blocks; ++block) kernels.round(call, block);
+  kernels.gemm(call, {0, call.w.panels(), 0, blocks});
 }
 
 double activate(Activation kind, double x) {
@@ -47,16 +54,34 @@ double activate(Activation kind, double x) {
   return x;
 }
 
-void check_gemm(const Kernels& kernels, int rows, int k, int n, int stride, Activation kind) {
+struct Tolerance {
+  Storage storage;
+  double to_exact;   // of the product with the weights before they were packed
+  double to_scalar;  // with the same packed weights; a rounded activation may fall to the next step
+};
+
+const Tolerance kTolerances[] = {
+    {{Format::kFloat32, 0}, 2e-5, 2e-5}, {{Format::kFloat16, 0}, 2e-3, 2e-5},
+    {{Format::kInt8, 0}, 0.04, 2e-5},    {{Format::kInt8, 1}, 0.08, 6e-3},
+    {{Format::kInt8, 2}, 0.04, 1e-4},
+};
+
+void check_gemm(const Kernels& kernels, int rows, int k, int n, int stride, Activation kind,
+                const Tolerance& tolerance) {
   const std::vector<float> a = gaussian(static_cast<std::size_t>(rows - 1) * stride + k, 1);
   const std::vector<float> w =
       gaussian(static_cast<std::size_t>(k) * n, 2, 1.0F / std::sqrt(static_cast<float>(k)));
   const std::vector<float> bias = gaussian(static_cast<std::size_t>(n), 3);
   const std::vector<float> residual = gaussian(static_cast<std::size_t>(rows) * n, 4);
-  const int panel = rows <= duologue::kNarrowRows ? kernels.narrow_panel : kernels.tall_panel;
-  const Packed packed = pack(w, bias, k, n, panel);
+  const Kernels& scalar = *duologue::scalar_kernels();
+  const Packed packed = pack(kernels, w, bias, k, n, rows, tolerance.storage);
+  Storage same = tolerance.storage;
+  same.planes = packed.matrix.planes;
+  Packed plain = pack(scalar, w, bias, k, n, rows, same);
+  plain.matrix.block_rows = packed.matrix.block_rows;
   std::vector<float> raw(residual.size() + 1, -7.0F);
   std::vector<float> activated(residual.size() + 1, -7.0F);
+  std::vector<float> expected_raw(residual.size());
   GemmCall call;
   call.w = packed.matrix;
   call.a = a.data();
@@ -66,17 +91,53 @@ void check_gemm(const Kernels& kernels, int rows, int k, int n, int stride, Acti
   call.raw = raw.data();
   call.activated = activated.data();
   call.activation = kind;
-  kernels.gemm(call, {0, packed.matrix.panels(), 0, rows});
+  run(kernels, call);
+  call.w = plain.matrix;
+  call.raw = expected_raw.data();
+  call.activated = nullptr;
+  run(scalar, call);
   for (int row = 0; row < rows; ++row) {
     for (int column = 0; column < n; ++column) {
       const int at = row * n + column;
       double expected = static_cast<double>(bias[column]) + residual[at];
       for (int i = 0; i < k; ++i) expected += static_cast<double>(a[row * stride + i]) * w[i * n + column];
-      CHECK_NEAR(raw[at], expected, 2e-5);
-      CHECK_NEAR(activated[at], activate(kind, expected), 2e-5);
+      CHECK_NEAR(raw[at], expected, tolerance.to_exact);
+      CHECK_NEAR(raw[at], expected_raw[at], tolerance.to_scalar);
+      CHECK_NEAR(activated[at], activate(kind, raw[at]), 2e-6);
     }
   }
   CHECK(raw.back() == -7.0F && activated.back() == -7.0F);
+}
+
+// Weights and activations of any size keep their relative precision, and nothing wraps around.
+void check_extremes(const Kernels& kernels, Storage storage) {
+  const int k = 8;
+  for (float size : {1e-30F, 1e-6F, 1.0F, 1e6F, 1e15F}) {
+    for (float offset : {-1.0F, 0.0F, 1.0F}) {
+      std::vector<float> w = gaussian(k, 12, size);
+      std::vector<float> a = gaussian(k, 13, size);
+      for (float& x : a) x = std::fabs(x) * offset;
+      const std::vector<float> bias(1, 0.0F);
+      const Packed packed = pack(kernels, w, bias, k, 1, 1, storage);
+      float raw = -7.0F;
+      GemmCall call;
+      call.w = packed.matrix;
+      call.a = a.data();
+      call.a_stride = k;
+      call.rows = 1;
+      call.raw = &raw;
+      run(kernels, call);
+      double expected = 0.0;
+      double magnitude = 1e-37;
+      for (int i = 0; i < k; ++i) {
+        expected += static_cast<double>(a[i]) * w[i];
+        magnitude += std::fabs(static_cast<double>(a[i]) * w[i]);
+      }
+      // Below the smallest step that rounding knows, activations vanish.
+      const bool vanishes = size < 1e-20F;
+      CHECK_NEAR(raw, expected, vanishes ? 1e-37 : 0.02 * magnitude);
+    }
+  }
 }
 
 void check_attend(const Kernels& kernels, int queries, int head_dim, int capacity, int used, int first,
@@ -153,7 +214,7 @@ void check_activations(const Kernels& kernels) {
   for (int i = 0; i < n; ++i) x[i] = static_cast<float>(i - 2000) * 0.05F;
   for (Activation kind : {Activation::kElu, Activation::kGelu}) {
     const float one = 1.0F;
-    const Packed packed = pack(x, std::vector<float>(n, 0.0F), 1, n, kernels.narrow_panel);
+    const Packed packed = pack(kernels, x, std::vector<float>(n, 0.0F), 1, n, 1, {});
     std::vector<float> out(n);
     GemmCall call;
     call.w = packed.matrix;
@@ -162,7 +223,7 @@ void check_activations(const Kernels& kernels) {
     call.rows = 1;
     call.activated = out.data();
     call.activation = kind;
-    kernels.gemm(call, {0, packed.matrix.panels(), 0, 1});
+    run(kernels, call);
     for (int i = 0; i < n; ++i)
       CHECK_NEAR(out[i], activate(kind, x[i]), 3e-7 * std::fmax(1.0, std::fabs(x[i])));
   }
@@ -186,11 +247,14 @@ int main() {
     std::printf("%s\n", name.c_str());
     const Kernels* kernels = nullptr;
     CHECK(duologue::select_kernels(name, &kernels).ok());
-    for (int rows : {1, 2, 3, 5, 11, 12, 13, 16, 25, 96}) {
-      for (int n : {1, 15, 32, 33, 130, 257}) {
-        check_gemm(*kernels, rows, 23, n, 7, Activation::kElu);
-        check_gemm(*kernels, rows, 64, n, 64, Activation::kGelu);
+    for (const Tolerance& tolerance : kTolerances) {
+      for (int rows : {1, 2, 3, 5, 11, 12, 13, 16, 25, 96}) {
+        for (int n : {1, 15, 32, 33, 130, 257}) {
+          check_gemm(*kernels, rows, 23, n, 7, Activation::kElu, tolerance);
+          check_gemm(*kernels, rows, 64, n, 64, Activation::kGelu, tolerance);
+        }
       }
+      check_extremes(*kernels, tolerance.storage);
     }
     for (int queries : {1, 2, 3}) {
       check_attend(*kernels, queries, 64, 256, 256, 200, 250);

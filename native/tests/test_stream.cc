@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <new>
 #include <string>
 
@@ -12,6 +11,7 @@
 #include "duologue/isa.h"
 #include "duologue/mimi_stream.h"
 #include "duologue/mimi_weights.h"
+#include "random_weights.h"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -61,8 +61,10 @@ void operator delete(void* p, std::size_t) noexcept {
 using duologue::MimiConfig;
 using duologue::MimiStream;
 using duologue::MimiWeights;
+using duologue::Precision;
 using duologue::Window;
 using duologue_test::gaussian;
+using duologue_test::write_weights;
 
 namespace {
 
@@ -85,36 +87,6 @@ MimiConfig tiny_config() {
   config.context = 10;
   config.dim_feedforward = 40;
   return config;
-}
-
-std::string write_weights(const MimiConfig& config, const std::string& path) {
-  std::string header = "{";
-  std::vector<float> data;
-  unsigned seed = 1;
-  for (const duologue::TensorSpec& spec : duologue::expected_tensors(config)) {
-    std::int64_t count = 1;
-    std::string shape;
-    for (std::int64_t side : spec.shape) {
-      count *= side;
-      shape += (shape.empty() ? "" : ",") + std::to_string(side);
-    }
-    const bool is_usage = spec.name.find("cluster_usage") != std::string::npos;
-    const float fan = static_cast<float>(count) / static_cast<float>(spec.shape[0]);
-    const std::vector<float> values =
-        is_usage ? std::vector<float>(static_cast<std::size_t>(count), 2.0F)
-                 : gaussian(static_cast<std::size_t>(count), seed++, 1.0F / std::sqrt(fan));
-    header += (header.size() == 1 ? "" : ",") + ("\"" + spec.name) + "\":{\"dtype\":\"F32\",\"shape\":[" +
-              shape + "],\"data_offsets\":[" + std::to_string(data.size() * 4) + "," +
-              std::to_string((data.size() + values.size()) * 4) + "]}";
-    data.insert(data.end(), values.begin(), values.end());
-  }
-  header += "}";
-  const std::uint64_t length = header.size();
-  std::ofstream file(path, std::ios::binary);
-  for (int i = 0; i < 8; ++i) file.put(static_cast<char>(length >> (8 * i) & 0xFF));
-  file << header;
-  file.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size() * 4));
-  return path;
 }
 
 struct Run {
@@ -151,22 +123,44 @@ Run run(MimiStream* stream, const std::vector<float>& audio, bool wants_codes) {
   return out;
 }
 
+double relative_error(const std::vector<float>& found, const std::vector<float>& expected) {
+  double error = 0.0;
+  double power = 0.0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    error += std::pow(found[i] - expected[i], 2);
+    power += std::pow(expected[i], 2);
+  }
+  return std::sqrt(error / power);
+}
+
+// Every instruction set and precision against float32 on the plain kernels; `limit` is of the RMS.
 void check_isas(const std::string& path, const std::vector<float>& audio) {
-  Run scalar;
-  for (const std::string& isa : duologue::available_isas()) {
-    std::shared_ptr<const MimiWeights> weights;
-    CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, isa, &weights).ok());
-    const Run found = run(make_stream(weights, 1).get(), audio, false);
-    if (scalar.latents.empty()) scalar = found;
-    for (std::size_t i = 0; i < scalar.latents.size(); ++i)
-      CHECK_NEAR(found.latents[i], scalar.latents[i], 1e-4);
-    for (std::size_t i = 0; i < scalar.audio.size(); ++i) CHECK_NEAR(found.audio[i], scalar.audio[i], 1e-4);
+  const struct {
+    Precision precision;
+    double limit;
+  } cases[] = {{Precision::kFloat32, 1e-5}, {Precision::kFloat16, 2e-3}, {Precision::kInt8, 5e-2}};
+  Run exact;
+  for (const auto& each : cases) {
+    for (const std::string& isa : duologue::available_isas()) {
+      std::shared_ptr<const MimiWeights> weights;
+      CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, isa, each.precision, &weights).ok());
+      const Run found = run(make_stream(weights, 1).get(), audio, false);
+      const Run shared = run(make_stream(weights, 2).get(), audio, false);
+      CHECK(found.latents == shared.latents && found.audio == shared.audio);
+      if (exact.latents.empty()) exact = found;
+      const double errors[] = {relative_error(found.latents, exact.latents),
+                               relative_error(found.audio, exact.audio)};
+      for (double error : errors) {
+        CHECK(error < each.limit);
+        CHECK(each.precision == Precision::kFloat32 || error > 0.0);
+      }
+    }
   }
 }
 
 void check_state(const std::string& path, const std::vector<float>& audio) {
   std::shared_ptr<const MimiWeights> weights;
-  CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, "", &weights).ok());
+  CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, "", Precision::kFloat32, &weights).ok());
   const std::unique_ptr<MimiStream> stream = make_stream(weights, 1);
   const Run first = run(stream.get(), audio, true);
   std::vector<unsigned char> snapshot(stream->snapshot_bytes());
@@ -186,12 +180,13 @@ void check_state(const std::string& path, const std::vector<float>& audio) {
 
 void check_refusals(const std::string& path) {
   std::shared_ptr<const MimiWeights> weights;
-  CHECK(!MimiWeights::load(path, tiny_config(), 6, "", &weights).ok());
+  CHECK(!MimiWeights::load(path, tiny_config(), 6, "", Precision::kFloat32, &weights).ok());
   MimiConfig other = tiny_config();
   other.dim_feedforward = 41;
-  const duologue::Status status = MimiWeights::load(path, other, kCodebooks, "", &weights);
+  const duologue::Status status =
+      MimiWeights::load(path, other, kCodebooks, "", Precision::kFloat32, &weights);
   CHECK(status.message.find("linear1.weight") != std::string::npos);
-  CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, "", &weights).ok());
+  CHECK(MimiWeights::load(path, tiny_config(), kCodebooks, "", Precision::kFloat32, &weights).ok());
   std::unique_ptr<MimiStream> stream = make_stream(weights, 1);
   std::vector<float> frame(96, 0.0F);
   std::vector<int32_t> codes(kCodebooks, 50);

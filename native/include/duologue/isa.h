@@ -10,7 +10,8 @@ namespace duologue {
 
 struct Kernels;
 
-// Names this build and this processor both have, slowest first: scalar, avx2, avx512, neon.
+// Names this build and this processor both have, slowest first: scalar; avx2, avx512, avx512vnni; neon,
+// neondot.
 std::vector<std::string> available_isas();
 
 // Name of a table that select_kernels gave.

@@ -17,6 +17,29 @@ enum class Window {
   kRustymimi,  // `context` + 1 keys
 };
 
+// Parts of a frame, for profiles.
+enum class Stage : int {
+  kOutside,
+  kEncodeTallConvolutions,    // more than two rows
+  kEncodeNarrowConvolutions,  // one or two
+  kEncodeProjections,
+  kEncodeAttention,
+  kEncodeQuantizer,  // downsampling and codebook search
+  kDecodeQuantizer,  // codes to latents, and upsampling
+  kDecodeProjections,
+  kDecodeAttention,
+  kDecodeNarrowConvolutions,
+  kDecodeTallConvolutions,
+};
+constexpr int kStages = 11;
+const char* stage_name(Stage stage);
+
+struct StageFigures {
+  double seconds = 0.0;
+  double multiply_adds = 0.0;
+  std::size_t bytes = 0;  // weights, keys and values read
+};
+
 // One stream belongs to one thread at a time. No step allocates.
 class MimiStream {
  public:
@@ -41,6 +64,10 @@ class MimiStream {
   Status restore(const void* data, std::size_t bytes);
 
   const MimiWeights& weights() const { return *weights_; }
+
+  // Sets every figure to zero and measures from here on, at two readings of a clock per stage.
+  void start_clock();
+  StageFigures stage(Stage stage) const;
 
  private:
   struct State;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,14 @@ are written into a ring of `context` slots before they attend, so the first of t
 "rustymimi": `context` + 1. Until then the three are the same.
 """
 
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+"""How weights are kept in memory; codebooks are always float32.
+
+"float16": weights that a frame reads once (transformers and the innermost convolutions) take half the bytes; all sums
+are float32. "int8": all but the layers at the waveform, one scale per output channel; where the processor multiplies
+bytes (AVX-512 VNNI, NEON dot products) activations are rounded too, to 16 bits where weights are read once and to 8
+elsewhere.
+"""
 
 MAX_THREADS = 2
 """Most threads that one stream runs on."""
@@ -43,6 +51,7 @@ class Mimi:
         config: MimiConfig | None = None,
         threads: int = 1,
         isa: str = "",
+        precision: Precision = "float32",
     ) -> Mimi:
         """Read a safetensors file in moshi's layout and pack its weights for this processor.
 
@@ -51,20 +60,21 @@ class Mimi:
             num_codebooks: How many codebooks to use, the first ones of the file.
             config: Shape of the codec; None is the released one.
             threads: 1 or 2 threads per stream. The second thread starts with a stream, not here.
-            isa: "scalar", "avx2", "avx512" or "neon"; "" takes the environment variable DUOLOGUE_ISA, or else the
-                fastest that this processor has.
+            isa: "scalar", "avx2", "avx512", "avx512vnni", "neon" or "neondot"; "" takes the environment variable
+                DUOLOGUE_ISA, or else the fastest that this processor has.
+            precision: How weights are kept: faster and smaller, or exact. The README has what each costs.
 
         Raises:
             WeightsError: The file is missing or truncated, or a tensor is missing, unknown or of another shape; the
                 message names the tensor, what was expected and what was found.
-            ConfigError: The configuration, `num_codebooks`, `threads` or `isa` cannot be.
+            ConfigError: The configuration, `num_codebooks`, `threads`, `isa` or `precision` cannot be.
 
         Source: layout of moshi 0.2.13 `MimiModel`; architecture of arXiv 2410.00037 section 3.3.
         """
         config = MimiConfig() if config is None else config
         _check_threads(threads)
         shape = _native_config(config)
-        weights = _native.MimiWeights(str(path), shape, num_codebooks=num_codebooks, isa=isa)
+        weights = _native.MimiWeights(str(path), shape, num_codebooks=num_codebooks, isa=isa, precision=precision)
         return cls(weights, config, threads=threads)
 
     @property
@@ -91,6 +101,11 @@ class Mimi:
     def isa(self) -> str:
         """Instruction set that the weights are packed for."""
         return self._weights.isa
+
+    @property
+    def precision(self) -> Precision:
+        """How the weights are kept."""
+        return cast(Precision, self._weights.precision)
 
     @property
     def packed_bytes(self) -> int:
@@ -171,6 +186,14 @@ class MimiStream:
             StreamError: Another thread is inside this stream.
         """
         return self._native.latent_step(frame)
+
+    def start_clock(self) -> None:
+        """Set the figures of `stages` to zero and measure from here on; costs a microsecond or two per frame."""
+        self._native.start_clock()
+
+    def stages(self) -> dict[str, tuple[float, float, int]]:
+        """Return what each stage took since `start_clock`: seconds, multiply-adds, bytes of weights and keys read."""
+        return self._native.stages()
 
     def reset(self) -> None:
         """Return to the state of a new stream."""
