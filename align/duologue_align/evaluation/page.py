@@ -13,7 +13,17 @@ from duologue_align.evaluation.contestant import AGENT, BASE
 from duologue_align.evaluation.dynamic import Picture
 from duologue_align.evaluation.measures import FIGURES, Key
 from duologue_align.evaluation.part import MEAN, Part
-from duologue_align.evaluation.report import Report, cell, columns, describe, interval_text, paired
+from duologue_align.evaluation.report import (
+    PEOPLE,
+    Report,
+    cell,
+    columns,
+    describe,
+    interval_text,
+    paired,
+    people,
+    people_text,
+)
 
 _ROW = 20
 _MARKS = {"better": "▴", "worse": "▾", "": ""}
@@ -78,15 +88,15 @@ def _header(report: Report, title: str) -> str:
     explained = (
         '<p class="small">Values with 95 % intervals, bootstrapped over conversations. '
         f"{_mark('better')} significantly better than the agent, {_mark('worse')} significantly worse, paired on the "
-        "same conversations. Scripted agents understand nothing: a figure that one of them wins says little alone.</p>"
+        "same conversations. Scripted agents understand nothing: a figure that one of them wins says little alone. "
+        "Shaded: the middle 90 % of people on the telephone.</p>"
     )
     return f'<header>\n<h1>{escape(title)}</h1>\n<ul class="facts">{items}</ul>\n{note}{explained}</header>\n'
 
 
 def _part(part: Part) -> str:
     found = columns(part)
-    order = [MEAN, *(axis for axis in found if axis != MEAN)] if MEAN in found else list(found)
-    return "".join(_axis(part, axis, found[axis]) for axis in order)
+    return "".join(_axis(part, axis, keys) for axis, keys in found.items())
 
 
 def _axis(part: Part, axis: str, keys: Sequence[Key]) -> str:
@@ -101,9 +111,16 @@ def _plot(part: Part, key: Key) -> str:
     edges = [edge for _, found in rows for edge in (found.low, found.high) if edge is not None]
     if not edges:
         return ""
+    band = people(part, key[1])
+    edges += [band.low, band.high] if band else []
     low, high = min(0.0, *edges), max(1.0 if FIGURES[key[1]].unit in ("rate", "score", "share") else 0.0, *edges)
     scale = 96 / (high - low) if high > low else 0.0
-    shapes: list[str] = [svg.line(2 + x, 2 + x, 0, _ROW * len(rows), "grid") for x in (0, 24, 48, 72, 96)]
+    shapes: list[str] = []
+    if band:
+        left, right = (2 + scale * (value - low) for value in (band.low, band.high))
+        title = f"people: {people_text(part, key[1])}"
+        shapes.append(svg.rect(left, right - left, 0, _ROW * len(rows), "band", title=title))
+    shapes += [svg.line(2 + x, 2 + x, 0, _ROW * len(rows), "grid") for x in (0, 48, 96)]
     for index, (name, found) in enumerate(rows):
         if found.value is None or found.low is None or found.high is None:
             continue
@@ -112,7 +129,11 @@ def _plot(part: Part, key: Key) -> str:
         title = f"{name}: {interval_text(found, key[1])}"
         shapes.append(svg.line(at[0], at[2], middle, middle, f"whisker{css}"))
         shapes.append(svg.sign(at[1], middle, "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0-4 0Z", f"point{css}", title=title))
-    ends = [svg.text(2 + 48 * i, _ROW * len(rows) + 13, f"{low + (high - low) * i / 2:g}", "tick") for i in range(3)]
+    anchors = enumerate(("start", "middle", "end"))
+    ends = [
+        svg.text(2 + 48 * i, _ROW * len(rows) + 13, f"{low + (high - low) * i / 2:.2f}", "tick", anchor=anchor)
+        for i, anchor in anchors
+    ]
     label = f"{FIGURES[key[1]].label} of every contestant"
     picture = svg.svg([*shapes, *ends], height=_ROW * len(rows) + 18, label=label, css="chart")
     names = "".join(f"<li>{escape(name)}</li>" for name, _ in rows)
@@ -130,6 +151,9 @@ def _table(part: Part, keys: Sequence[Key]) -> str:
         )
         css = ' class="own"' if name == AGENT else ""
         rows.append(f'<tr{css}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    if part.kind == "dynamic":
+        cells = "".join(f'<td class="num quiet">{escape(people_text(part, name))}</td>' for _, name in keys)
+        rows.append(f'<tr><th scope="row" class="quiet">{PEOPLE}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table class="figures"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from duologue import __version__
+from duologue.metrics.bands import BANDS
 from duologue.metrics.rows import digits
+from duologue.metrics.types import HumanBand
 from duologue.replacing import replace_file
 from duologue_align.evaluation.contestant import BASE
 from duologue_align.evaluation.measures import FIGURES, Key, Reading
 from duologue_align.evaluation.part import MEAN, Part
+from duologue_align.segments.segment import AXES
 from duologue_align.statistics import Interval
 
 FORMAT = 1
 REPORT, PAGE = "report.json", "report.html"
+PEOPLE = "people, 5 to 95 %"
 MARKS = {"better": " ^", "worse": " v", "": ""}
 
 
@@ -96,14 +100,15 @@ def describe(part: Part) -> str:
 
 
 def columns(part: Part) -> dict[str, list[Key]]:
-    """Return the figures of each axis, the components of rewards left out, in the order of `FIGURES`."""
+    """Return the figures of each axis, the mean first; components of rewards are left out."""
     found: dict[str, list[Key]] = {}
     for own in part.figures.values():
         for axis, name in own:
             if name in FIGURES and (axis, name) not in found.setdefault(axis, []):
                 found[axis].append((axis, name))
     order = list(FIGURES)
-    return {axis: sorted(keys, key=lambda key: order.index(key[1])) for axis, keys in found.items()}
+    axes = [axis for axis in (MEAN, *AXES, "floor") if axis in found]
+    return {axis: sorted(found[axis], key=lambda key: order.index(key[1])) for axis in axes}
 
 
 def cell(reading: Reading | None, name: str) -> str:
@@ -124,6 +129,20 @@ def interval_text(interval: Interval, name: str, *, is_signed: bool = False) -> 
     return f"{written[0]}{percent} [{written[1]}, {written[2]}]"
 
 
+def people(part: Part, name: str) -> HumanBand | None:
+    """Return what people do on the telephone, or None; recorded situations are chosen, so no band belongs to them."""
+    known = {"backchannels_per_min": "backchannels_per_speech_min"}
+    return BANDS.get(known.get(name, name)) if part.kind == "dynamic" else None
+
+
+def people_text(part: Part, name: str) -> str:
+    """Write what people do in the unit of a figure: median and middle 90 %."""
+    band = people(part, name)
+    if band is None:
+        return "-"
+    return interval_text(Interval(value=band.median, low=band.low, high=band.high), name)
+
+
 def paired(part: Part) -> dict[Key, Interval]:
     """Return the agent minus the base for every figure that both have."""
     flipped = {}
@@ -139,6 +158,8 @@ def _table(part: Part, axis: str, keys: Sequence[Key]) -> str:
     for name, own in part.figures.items():
         shown = [cell(own.get(key), key[1]) + MARKS[part.verdict(name, key)] for key in keys]
         rows.append([name, *shown])
+    if part.kind == "dynamic":
+        rows.append([PEOPLE, *(people_text(part, name) for _, name in keys)])
     widths = [max(len(row[index]) for row in rows) for index in range(len(head))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
