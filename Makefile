@@ -37,6 +37,7 @@ native-test: $(VENV)/.dev  ## The C++ tests
 	ctest --test-dir build/native --output-on-failure
 
 test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK, PulseAudio)
+	@mkdir -p build
 	tests/sound_servers.sh
 	@# Side by side, because they wait most of the time; each test has a server of its own.
 	@timeout 300 $(BIN)/python -m pytest -q -m audio tests/e2e/test_audio_jack.py > build/test-audio-jack.log 2>&1 & jack=$$!; \
