@@ -246,17 +246,18 @@ class _Run:
     def _lesson(self, rollouts: Rollouts, graded: Sequence[Sequence[Graded]]) -> tuple[Lesson, int]:
         settings, device = self.settings, rollouts.positions.device
         found = np.stack([self.grader.advantages(group) for group in graded])
-        advantages = torch.from_numpy(found.reshape(-1)).float()
+        advantages = torch.from_numpy(found.reshape(-1)).float().to(device)
         is_flat = ~found.any(axis=1)
         if settings.reward.batch_normalise:
-            sums = self.processes.sum(torch.stack([advantages.square().sum(), torch.tensor(float(len(advantages)))]))
-            advantages = batch_standardise(advantages, sums[0] / sums[1])
+            count = self.processes.count * len(advantages)
+            mean_square = self.processes.sum(advantages.square().sum()) / count
+            advantages = batch_standardise(advantages, mean_square)
         counts = ~is_flat if settings.reward.skip_flat else np.ones_like(is_flat)
         completions = settings.run.completions
         embeddings = None if self.bundle.prompt is None else self.bundle.prompt.embeddings
         lesson = Lesson(
             rollouts=rollouts,
-            advantages=advantages.to(device),
+            advantages=advantages,
             counts=torch.from_numpy(np.repeat(counts, completions)).to(device),
             parts=torch.arange(len(advantages), device=device) % completions % settings.optimiser.passes,
             embeddings=None if embeddings is None else torch.from_numpy(embeddings).to(device),

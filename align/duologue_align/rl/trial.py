@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class Take:
             "axis": self.segment.axis,
             "conversation": self.segment.conversation,
             "total": self.graded.total,
-            "components": self.graded.components,
+            "components": {k: None if math.isnan(v) else v for k, v in self.graded.components.items()},
             "rates": {name: list(outcome.parts[name]) for name in FIGURES},
             "fto_s": outcome.fto_s,
             "speech_share": float(np.mean(self.heard.activity)),
