@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -115,3 +117,9 @@ def test_above_the_new_band_nothing_folds_back() -> None:
     time_s = np.arange(48_000) / 48_000
     output = VariableResampler(48_000, 24_000).process(np.sin(2 * np.pi * 15_000 * time_s).astype(np.float32))
     assert 20 * np.log10(np.abs(output[500:-500]).max()) < -70
+
+
+def test_memory_that_is_still_looked_into_goes_without_a_word() -> None:
+    code = "from duologue.audio.port import SharedPort\nshared = SharedPort()\nport = shared.port\nshared.close()\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
