@@ -168,7 +168,7 @@ class RunSettings:
     steps: int = 100
     groups: int = 8
     completions: int = 8
-    rows: int = 64
+    rows: int = 128
     train_rows: int = 16
     seed: int = 0
     dtype: str = "float32"
