@@ -3,7 +3,8 @@
     python benchmarks/codec.py [--quick] [--json PATH]
 
 Each thread count runs in a process of its own; inside it the codecs take turns, a few frames each, so that a change of
-the machine's mood meets all of them. Prints a card of what the machine allows, a table, and one JSON line last.
+the machine's mood meets all of them. Prints a card of what the machine allows, a table, the stages of a frame, and one
+JSON line last.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import codec_probe
 import numpy as np
 from machine import cpu_name, git_hash, measured_bandwidth, versions
 
+from duologue import _native
 from duologue.codec import Mimi, MimiConfig
 from duologue.codec.speechlike import speechlike
 from duologue.codec.untrained import write_untrained_mimi
@@ -33,6 +36,7 @@ from duologue.types import FRAME_MS, FRAME_SAMPLES
 TURN_FRAMES = 5
 CODEBOOKS = 8
 STAGES = ("encode", "decode", "both")
+OURS = {"float32": "duologue", "float16": "duologue f16", "int8": "duologue int8"}
 
 
 def main() -> None:
@@ -48,6 +52,7 @@ def main() -> None:
     report = summarise(runs, bytes_per_frame)
     print_card(report)
     print_table(runs)
+    print_stages(runs[1])
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +91,10 @@ def run_child(threads: int, weights: Path, options: argparse.Namespace) -> dict[
 
 def open_codecs(weights: Path, threads: int) -> dict[str, Any]:
     """Open every codec that is installed, ours first."""
-    codecs: dict[str, Any] = {"duologue": Mimi.load(weights, threads=threads).stream()}
+    codecs: dict[str, Any] = {
+        OURS[precision]: Mimi.load(weights, threads=threads, precision=precision).stream()
+        for precision in codec_probe.PRECISIONS
+    }
     for name, opener in {"rustymimi": open_rustymimi, "onnxruntime": open_onnx, "moshi torch": open_moshi}.items():
         try:
             codecs[name] = opener(weights, threads)
@@ -123,6 +131,7 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
     count = full + (40 if options.quick else 250)
     pcm = speechlike(count * FRAME_MS / 1000, seed=options.seed + 5000)
     frames = pcm[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
+    alone = probe_alone(threads, options, frames[full:])
     codecs = open_codecs(options.weights, threads)
     codes = {name: np.zeros((count, CODEBOOKS), np.int32) for name in codecs}
     audio = {name: np.zeros((count, FRAME_SAMPLES), np.float32) for name in codecs}
@@ -134,7 +143,7 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
                 codes[name][i], times_ms[name][i, 0] = timed(lambda: codec.encode_step(frames[i]))  # noqa: B023
                 # Every decoder gets our codes, so that its audio can be compared.
                 audio[name][i], times_ms[name][i, 1] = timed(lambda: codec.decode_step(codes["duologue"][i]))  # noqa: B023
-    result: dict[str, Any] = {"threads": threads, "frames": count - full, "isa": Mimi.load(options.weights).isa}
+    result: dict[str, Any] = {"threads": threads, "frames": count - full, "isa": _native.isa()} | alone
     result["bandwidth_gb_s"] = measured_bandwidth("cpu", threads)
     result["codecs"] = {name: percentiles(times[full:]) for name, times in times_ms.items()}
     for name in set(codecs) - {"duologue"}:
@@ -144,6 +153,26 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
         error = np.abs(audio["duologue"][:until] - audio[name][:until]).max()
         result["codecs"][name]["decode_max_abs_error"] = float(error)
     return result
+
+
+def probe_alone(threads: int, options: argparse.Namespace, frames: np.ndarray) -> dict[str, Any]:
+    """Measure what needs no rival, before the rivals fill the memory."""
+    frames = frames[:40]
+    mimi = Mimi.load(options.weights)
+    if threads > 1:
+        stream = mimi.stream(threads=threads)
+        return {"beside_hog": codec_probe.beside_a_hog(stream, frames)}
+    alone: dict[str, Any] = {"ceilings": codec_probe.ceilings()}
+    alone["load"] = codec_probe.load_figures(options.weights)
+    alone["stages"] = {}
+    alone["sessions"] = {}
+    for precision in codec_probe.PRECISIONS:
+        mimi = Mimi.load(options.weights, precision=precision)
+        stages = codec_probe.stage_figures(mimi.stream(), frames, alone["ceilings"])
+        alone["stages"][precision] = stages
+        frame_ms = sum(stage["ms"] for stage in stages.values())
+        alone["sessions"][precision] = codec_probe.sessions(mimi, frames, frame_ms)
+    return alone
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -196,12 +225,12 @@ def rival_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names if importlib.util.find_spec(name) is not None}
 
 
-def ratio(run: dict[str, Any] | None, rival: str) -> float | None:
+def ratio(run: dict[str, Any] | None, rival: str, ours: str = "duologue") -> float | None:
     """Return how many times longer the rival takes for a frame in both directions, by medians."""
     if run is None or rival not in run["codecs"]:
         return None
     codecs = run["codecs"]
-    return float(codecs[rival]["both"]["p50_ms"] / codecs["duologue"]["both"]["p50_ms"])
+    return float(codecs[rival]["both"]["p50_ms"] / codecs[ours]["both"]["p50_ms"])
 
 
 def summarise(runs: dict[int, dict[str, Any]], bytes_per_frame: dict[str, int]) -> dict[str, Any]:
@@ -212,10 +241,14 @@ def summarise(runs: dict[int, dict[str, Any]], bytes_per_frame: dict[str, int]) 
         "speedup_vs_rustymimi_1t": ratio(runs[1], "rustymimi"),
         "speedup_vs_onnxruntime_1t": ratio(runs[1], "onnxruntime"),
         "speedup_vs_moshi_1t": ratio(runs[1], "moshi torch"),
-        "speedup_vs_rustymimi_2t": ratio(runs.get(2), "rustymimi"),
+        "speedup_fp16_1t": ratio(runs[1], "rustymimi", OURS["float16"]),
+        "speedup_int8_1t": ratio(runs[1], "rustymimi", OURS["int8"]),
+        "speedup_2t": ratio(runs.get(2), "rustymimi"),
         "speedup_vs_onnxruntime_2t": ratio(runs.get(2), "onnxruntime"),
         "code_agreement_vs_moshi": moshi.get("code_agreement"),
         "decode_max_abs_error": moshi.get("decode_max_abs_error"),
+        "code_agreement_fp16": runs[1]["codecs"][OURS["float16"]]["code_agreement"],
+        "code_agreement_int8": runs[1]["codecs"][OURS["int8"]]["code_agreement"],
         "code_agreement_vs_onnxruntime": onnx.get("code_agreement"),
         "machine": cpu_name(),
         "cores": os.cpu_count(),
@@ -232,6 +265,20 @@ def print_card(report: dict[str, Any]) -> None:
     print(f"machine    {report['machine']}, {report['cores']} cores, kernels {report['isa']}")
     for threads, bandwidth in report["bandwidth_gb_s"].items():
         print(f"memory     {bandwidth:.1f} GB/s read by {threads} thread(s) through numpy")
+    ceiling = report["runs"]["1"]["ceilings"]
+    print(
+        f"ceilings   {ceiling['gflop_s']:.0f} GFLOP/s float32, {ceiling['gb_s']:.1f} GB/s read, one thread, huge pages"
+    )
+    for precision, load in report["runs"]["1"]["load"].items():
+        served = report["runs"]["1"]["sessions"][precision]
+        print(
+            f"{precision:10} loads in {load['load_s']:.2f} s into {load['packed_mb']:.0f} MB "
+            f"({load['resident_beyond_packed_mb']:+.1f} MB resident); one core serves {served['sessions']} sessions "
+            f"(p99 {served['p99_ms']:.1f} ms a tick)"
+        )
+    if "2" in report["runs"]:
+        hog = report["runs"]["2"]["beside_hog"]
+        print(f"busy       2 threads beside a CPU hog: p50 {hog['p50_ms']:.1f}, p95 {hog['p95_ms']:.1f} ms a frame")
     run = report["runs"]["1"]["codecs"]["duologue"]
     for direction, count in report["bytes_per_frame"].items():
         reached = count / run[direction]["min_ms"] / 1e6
@@ -240,16 +287,25 @@ def print_card(report: dict[str, Any]) -> None:
 
 
 def print_table(runs: dict[int, dict[str, Any]]) -> None:
-    print(f"{'codec':12} thr stage      p50     p95     p99     max   RTF  late  codes equal  max diff")
+    print(f"{'codec':13} thr stage      p50     p95     p99     max   RTF  late  codes equal  max diff")
     for threads, run in runs.items():
         for name, codec in run["codecs"].items():
             for stage in STAGES:
                 f = codec[stage]
                 cells = f"{f['p50_ms']:7.2f} {f['p95_ms']:7.2f} {f['p99_ms']:7.2f} {f['max_ms']:7.2f}"
-                line = f"{name:12} {threads:3} {stage:6} {cells} {f['real_time_factor']:5.2f} {f['late_share']:5.0%}"
+                line = f"{name:13} {threads:3} {stage:6} {cells} {f['real_time_factor']:5.2f} {f['late_share']:5.0%}"
                 if stage == "both" and "code_agreement" in codec:
                     line += f"  {codec['code_agreement']:11.3%}  {codec['decode_max_abs_error']:.1e}"
                 print(line)
+    print()
+
+
+def print_stages(run: dict[str, Any]) -> None:
+    print(f"{'best frame of each stage':30} {'ms':>7} {'GFLOP/s':>8} {'share':>6} {'GB/s':>6} {'share':>6}")
+    for precision, stages in run["stages"].items():
+        for name, f in stages.items():
+            shares = f"{f['gflop_s']:8.1f} {f['gflop_share']:6.0%} {f['gb_s']:6.1f} {f['gb_share']:6.0%}"
+            print(f"{precision:8} {name:26} {f['ms']:7.3f} {shares}"[:79])
     print()
 
 

@@ -12,114 +12,12 @@
 #include <cstdint>
 #include <utility>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
 #include "kernels.h"
+#include "simd_vectors.h"
 
 namespace duologue {
 namespace DUOLOGUE_SIMD_NAMESPACE {
 namespace {
-
-constexpr int kLanes = DUOLOGUE_SIMD_LANES;
-constexpr int kTallRows = DUOLOGUE_SIMD_TALL_ROWS;
-constexpr int kTallVectors = DUOLOGUE_SIMD_TALL_VECTORS;
-constexpr int kNarrowVectors = 4;
-
-using Vec = float __attribute__((vector_size(kLanes * 4)));
-using VecInt = std::int32_t __attribute__((vector_size(kLanes * 4)));
-using Unaligned = float __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
-
-#define DUOLOGUE_INLINE inline __attribute__((always_inline))
-
-DUOLOGUE_INLINE Vec load(const float* from) {
-  return *reinterpret_cast<const Unaligned*>(from);
-}
-DUOLOGUE_INLINE void store(float* to, Vec value) {
-  *reinterpret_cast<Unaligned*>(to) = value;
-}
-
-// Weights as they are stored, widened.
-struct Half {
-  std::uint16_t bits;
-};
-
-DUOLOGUE_INLINE Vec load(const Half* from) {
-#if DUOLOGUE_SIMD_LANES == 16
-  return reinterpret_cast<Vec>(
-      _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
-#elif DUOLOGUE_SIMD_LANES == 8
-  return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-  return reinterpret_cast<Vec>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from->bits))));
-#endif
-}
-
-DUOLOGUE_INLINE Vec load(const std::int8_t* from) {
-  using Bytes = std::int8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
-  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vec);
-}
-
-// Subtracting zero changes no value, and the compiler turns the whole into one broadcast.
-DUOLOGUE_INLINE Vec splat(float value) {
-  return value - Vec{};
-}
-
-DUOLOGUE_INLINE float sum_lanes(Vec value) {
-  float total = 0.0F;
-  for (int lane = 0; lane < kLanes; ++lane) total += value[lane];
-  return total;
-}
-
-// exp for x <= 88; below -87 the result is below 1e-37. Range reduction by ln 2 in two parts, then a
-// polynomial.
-DUOLOGUE_INLINE Vec exp_vec(Vec x) {
-  const Vec lowest = splat(-87.0F);
-  x = x > lowest ? x : lowest;
-  const Vec magic = splat(12582912.0F);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  const Vec shifted = x * 1.44269504F + magic;
-  const Vec n = shifted - magic;
-  Vec r = x - n * 0.693145752F;
-  r = r - n * 1.42860677e-6F;
-  Vec p = r * 1.98412698e-4F + 1.38888889e-3F;
-  p = p * r + 8.33333333e-3F;
-  p = p * r + 4.16666667e-2F;
-  p = p * r + 1.66666667e-1F;
-  p = p * r + 0.5F;
-  p = p * r * r + r + 1.0F;
-  const VecInt scale = (reinterpret_cast<VecInt>(shifted) + 127) << 23;
-  return p * reinterpret_cast<Vec>(scale);
-}
-
-DUOLOGUE_INLINE Vec elu(Vec x) {
-  const Vec zero = splat(0.0F);
-  const Vec negative = x < zero ? x : zero;
-  const Vec below = exp_vec(negative) - 1.0F;
-  return x > zero ? x : below;
-}
-
-// x * Phi(x); the normal tail is the rational-exponential form of Abramowitz and Stegun 7.1.26, error
-// below 1.5e-7.
-DUOLOGUE_INLINE Vec gelu(Vec x) {
-  const Vec zero = splat(0.0F);
-  const Vec magnitude = (x > zero ? x : -x) * 0.70710678F;
-  const Vec t = 1.0F / (magnitude * 0.3275911F + 1.0F);
-  Vec p = t * 1.061405429F - 1.453152027F;
-  p = p * t + 1.421413741F;
-  p = p * t - 0.284496736F;
-  p = p * t + 0.254829592F;
-  const Vec tail = 0.5F * p * t * exp_vec(-magnitude * magnitude);
-  return x * (x > zero ? 1.0F - tail : tail);
-}
-
-DUOLOGUE_INLINE Vec activate(Activation kind, Vec x) {
-  if (kind == Activation::kElu) return elu(x);
-  if (kind == Activation::kGelu) return gelu(x);
-  return x;
-}
 
 // Scales, then writes one register of results; `columns` < kLanes where the last panel is not full.
 DUOLOGUE_INLINE void finish(const GemmCall& call, Vec value, int row, int column, int columns) {
