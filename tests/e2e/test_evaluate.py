@@ -15,15 +15,38 @@ from duologue.audio.files import AudioFile, write_wav
 from duologue_align.cli import main
 from mine_cases import write_stereo
 
-QUICK = "--quiet --judge none --per-axis 1 --seeds 1 --conversations 2 --seconds 5.2 --lead 0.4".split()
+QUICK = [
+    "--quiet",
+    "--judge",
+    "none",
+    "--per-axis",
+    "1",
+    "--seeds",
+    "1",
+    "--conversations",
+    "2",
+    "--seconds",
+    "5.2",
+    "--lead",
+    "0.4",
+]
 
 
 @pytest.fixture(scope="module")
 def mined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     write_stereo(folder / "in" / "a.wav")
-    rules = ["--set", "detector=level", "--set", "test_share=1", "--set", "dev_share=0", "--set", "longest_s=12"]
-    rules += ["--set", "turn_min_s=4", "--set", "hold_min_s=99", "--set", "interruption_min_s=99"]
+    rules = ["--set", "detector=level", "--set", "test_share=1", "--set", "dev_share=0", "--set", "longest_s=9"]
+    rules += [
+        "--set",
+        "turn_min_s=4",
+        "--set",
+        "hold_min_s=99",
+        "--set",
+        "interruption_min_s=99",
+        "--set",
+        "user_backchannel_min_s=99",
+    ]
     assert main(["mine", str(folder / "in"), "--out", str(folder / "mined"), "--codec", "none", "--quiet", *rules]) == 0
     return folder / "mined"
 
