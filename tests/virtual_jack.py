@@ -45,6 +45,9 @@ class JackServer:
         self._process.wait()
 
     def stop(self) -> None:
+        if self._process.poll() is not None:
+            # One that was killed keeps its place among JACK's eight until one of its name ends in order.
+            self.start()
         self._process.terminate()
         try:
             self._process.wait(2)
