@@ -17,35 +17,48 @@ float activate(Activation kind, float x) {
   return x;
 }
 
-// The element (k, lane) of a panel, as it is stored.
-float weight_at(const PackedMatrix& w, const void* panel, int k, int lane) {
-  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(k) * kPanel + lane;
-  if (w.format == Format::kFloat32) return static_cast<const float*>(panel)[at];
-  if (w.format == Format::kFloat16) return half_to_float(static_cast<const std::uint16_t*>(panel)[at]);
-  if (w.planes == 0) return static_cast<const std::int8_t*>(panel)[at];
-  return static_cast<const std::int8_t*>(panel)[(k / kDotDepth * kPanel + lane) * kDotDepth + k % kDotDepth];
+// Row k of a panel as floats; float32 needs no copy.
+const float* widened(const PackedMatrix& w, const void* panel, int k, float* out) {
+  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(k) * kPanel;
+  if (w.format == Format::kFloat32) return static_cast<const float*>(panel) + at;
+  for (int lane = 0; lane < kPanel; ++lane) {
+    if (w.format == Format::kFloat16) {
+      out[lane] = half_to_float(static_cast<const std::uint16_t*>(panel)[at + lane]);
+    } else if (w.planes == 0) {
+      out[lane] = static_cast<const std::int8_t*>(panel)[at + lane];
+    } else {
+      out[lane] =
+          static_cast<const std::int8_t*>(panel)[(k / kDotDepth * kPanel + lane) * kDotDepth + k % kDotDepth];
+    }
+  }
+  return out;
 }
 
-float product(const GemmCall& call, const void* panel, int row, int lane) {
+void product(const GemmCall& call, const void* panel, int row, float* sums) {
   const float* a = call.a + row * call.a_stride;
-  float sum = 0.0F;
-  for (int k = 0; k < call.w.k; ++k) sum += a[k] * weight_at(call.w, panel, k, lane);
-  return sum;
+  float copy[kPanel];
+  for (int k = 0; k < call.w.k; ++k) {
+    const float* weights = widened(call.w, panel, k, copy);
+    for (int lane = 0; lane < kPanel; ++lane) sums[lane] += a[k] * weights[lane];
+  }
 }
 
-float rounded_product(const GemmCall& call, const void* panel, int block, int row, int lane) {
+void rounded_product(const GemmCall& call, const void* panel, int block, int row, float* sums) {
   const std::ptrdiff_t first = (row - call.w.block_begin(block, call.rows)) * call.a_stride;
   const RoundedBlock& rounded = *call.rounded_block(block);
-  float total = 0.0F;
+  float copy[kPanel];
   for (int plane = 0; plane < call.w.planes; ++plane) {
     const std::uint8_t* bytes = call.rounded_plane(block, plane) + first;
-    std::int32_t sum = 0;
+    std::int32_t totals[kPanel] = {};
     for (int k = 0; k < call.w.k; ++k) {
-      sum += (bytes[k] - rounded.zero[plane]) * static_cast<std::int32_t>(weight_at(call.w, panel, k, lane));
+      const float* weights = widened(call.w, panel, k, copy);
+      const std::int32_t x = bytes[k] - rounded.zero[plane];
+      for (int lane = 0; lane < kPanel; ++lane) totals[lane] += x * static_cast<std::int32_t>(weights[lane]);
     }
-    total = total * 256.0F + static_cast<float>(sum);
+    for (int lane = 0; lane < kPanel; ++lane)
+      sums[lane] = sums[lane] * 256.0F + static_cast<float>(totals[lane]);
   }
-  return total * rounded.scale;
+  for (int lane = 0; lane < kPanel; ++lane) sums[lane] *= rounded.scale;
 }
 
 void gemm(const GemmCall& call, const GemmPart& part) {
@@ -55,10 +68,15 @@ void gemm(const GemmCall& call, const GemmPart& part) {
     const int columns = w.n - panel * kPanel < kPanel ? w.n - panel * kPanel : kPanel;
     for (int block = part.block_begin; block < part.block_end; ++block) {
       for (int row = w.block_begin(block, call.rows); row < w.block_begin(block + 1, call.rows); ++row) {
+        float sums[kPanel] = {};
+        if (w.planes > 0) {
+          rounded_product(call, weights, block, row, sums);
+        } else {
+          product(call, weights, row, sums);
+        }
         const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * w.n + panel * kPanel;
         for (int lane = 0; lane < columns; ++lane) {
-          float value = w.planes > 0 ? rounded_product(call, weights, block, row, lane)
-                                     : product(call, weights, row, lane);
+          float value = sums[lane];
           if (w.scale != nullptr) value *= w.scale[panel * kPanel + lane];
           if (w.bias != nullptr) value += w.bias[panel * kPanel + lane];
           if (call.residual != nullptr) value += call.residual[at + lane];
