@@ -168,8 +168,9 @@ def mouth_to_ear_table(result: dict[str, Any]) -> str:
         "xruns",
     ]
     caption = (
-        f"The bundled agent over JACK, {result['block_ms']} ms blocks, ms, median once settled, of {result['seconds']:.0f} s, "
-        f"{result['machine']}, {result['cores']} cores, load {result['load_average']:.1f}:\n"
+        f"The bundled agent over JACK, {result['block_ms']} ms blocks, ms, median once settled, "
+        f"of {result['seconds']:.0f} s, {result['machine']}, {result['cores']} cores, "
+        f"load {result['load_average']:.1f}:\n"
         "`python benchmarks/mouth_to_ear.py`\n"
     )
     cells += [f"{result['concealed_ms']:.1f}", str(result["xruns"])]

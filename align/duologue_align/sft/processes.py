@@ -77,7 +77,7 @@ class Processes:
 
     def largest(self, value: float) -> float:
         """Return the greatest of the processes' values."""
-        return max(self.gather([value]))
+        return float(max(self.gather([value])))
 
     def gather(self, values: list[Any]) -> list[Any]:
         """Return the values of all processes, in order of rank."""

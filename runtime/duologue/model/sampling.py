@@ -18,8 +18,8 @@ class DrawSettings:
         kept_text: Ranks that may be drawn, <= the width of the text noise, int64, shape [].
         kept_audio: The same for the audio.
         padding_bias: Added to the logit of PAD, shape [].
-        is_ranked: Whether noise belongs to ranks. Without, it belongs to nothing and as many candidates are kept as it is
-            wide: they need not be put in order, which takes half the time.
+        is_ranked: Whether noise belongs to ranks. Without, it belongs to nothing and as many candidates are kept as it
+            is wide: they need not be put in order, which takes half the time.
     """
 
     temperature_text: Tensor
