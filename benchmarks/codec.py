@@ -131,7 +131,7 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
     count = full + (40 if options.quick else 250)
     pcm = speechlike(count * FRAME_MS / 1000, seed=options.seed + 5000)
     frames = pcm[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
-    alone = probe_alone(threads, options, frames[full:])
+    alone = probe_alone(threads, options, frames[:full], frames[full:])
     codecs = open_codecs(options.weights, threads)
     codes = {name: np.zeros((count, CODEBOOKS), np.int32) for name in codecs}
     audio = {name: np.zeros((count, FRAME_SAMPLES), np.float32) for name in codecs}
@@ -155,8 +155,8 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def probe_alone(threads: int, options: argparse.Namespace, frames: np.ndarray) -> dict[str, Any]:
-    """Measure what needs no rival, before the rivals fill the memory."""
+def probe_alone(threads: int, options: argparse.Namespace, filling: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
+    """Measure what needs no rival, before the rivals fill the memory; `filling` fills the attention window."""
     frames = frames[:40]
     mimi = Mimi.load(options.weights)
     if threads > 1:
@@ -168,7 +168,10 @@ def probe_alone(threads: int, options: argparse.Namespace, frames: np.ndarray) -
     alone["sessions"] = {}
     for precision in codec_probe.PRECISIONS:
         mimi = Mimi.load(options.weights, precision=precision)
-        stages = codec_probe.stage_figures(mimi.stream(), frames, alone["ceilings"])
+        stream = mimi.stream()
+        for frame in filling:
+            stream.decode_step(stream.encode_step(frame))
+        stages = codec_probe.stage_figures(stream, frames, alone["ceilings"])
         alone["stages"][precision] = stages
         frame_ms = sum(stage["ms"] for stage in stages.values())
         alone["sessions"][precision] = codec_probe.sessions(mimi, frames, frame_ms)
