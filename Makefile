@@ -50,12 +50,12 @@ cross:  ## The C++ tests on aarch64, under emulation; needs g++-aarch64-linux-gn
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find native -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+	find native -name '*.c' -o -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find native -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format -i
+	find native -name '*.c' -o -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -419,7 +419,8 @@ int argmin(const float* x, int n) {
 double multiply_adds(int rounds) {
   constexpr int kChains = 12;  // more than the latency of a multiply-add times the units that do them
   Vec sums[kChains];
-  for (int i = 0; i < kChains; ++i) sums[i] = splat(static_cast<float>(i));  // or the compiler keeps one chain
+  for (int i = 0; i < kChains; ++i)
+    sums[i] = splat(static_cast<float>(i));  // or the compiler keeps one chain
   const Vec factor = splat(0.999F);
   for (int round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16

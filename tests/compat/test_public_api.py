@@ -43,7 +43,7 @@ def test_public_names() -> None:
         ("Session.step", ["self", "frame"]),
         ("Session.feed", ["self", "pcm"]),
         ("Session.on", ["self", "kind", "handler"]),
-        ("Mimi.load", ["path", "num_codebooks", "config", "threads", "isa"]),
+        ("Mimi.load", ["path", "num_codebooks", "config", "threads", "isa", "precision"]),
         ("Mimi.stream", ["self", "window", "threads"]),
     ],
 )
