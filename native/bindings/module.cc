@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <array>
 
 #include <atomic>
 #include <memory>
@@ -113,15 +114,24 @@ class Stream {
     return frame;
   }
 
-  void start_clock() { stream_->start_clock(); }
+  void start_clock() {
+    run([&] {
+      stream_->start_clock();
+      return Status();
+    });
+  }
 
   // Stage name -> (seconds, multiply-adds, bytes).
-  py::dict stages() const {
+  py::dict stages() {
+    std::array<StageFigures, kStages> figures;
+    run([&] {
+      for (int i = 1; i < kStages; ++i) figures[i] = stream_->stage(static_cast<Stage>(i));
+      return Status();
+    });
     py::dict out;
     for (int i = 1; i < kStages; ++i) {
-      const StageFigures figures = stream_->stage(static_cast<Stage>(i));
       out[stage_name(static_cast<Stage>(i))] =
-          py::make_tuple(figures.seconds, figures.multiply_adds, figures.bytes);
+          py::make_tuple(figures[i].seconds, figures[i].multiply_adds, figures[i].bytes);
     }
     return out;
   }

@@ -98,10 +98,13 @@ MimiConfig config_from(const duologue_mimi_config* given) {
 extern "C" {
 
 duologue_mimi_config duologue_mimi_released(void) {
-  const MimiConfig released;
   duologue_mimi_config config{};
-  copy_numbers(released, &config);
-  for (std::size_t i = 0; i < released.ratios.size(); ++i) config.ratios[i] = released.ratios[i];
+  guarded([&] {
+    const MimiConfig released;
+    copy_numbers(released, &config);
+    for (std::size_t i = 0; i < released.ratios.size(); ++i) config.ratios[i] = released.ratios[i];
+    return Status();
+  });
   return config;
 }
 

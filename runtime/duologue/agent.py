@@ -82,7 +82,13 @@ class DuplexAgent:
         mimi_config = MimiConfig.from_file(checkpoint.mimi_config_path) if checkpoint.mimi_config_path else None
         codebooks = checkpoint.config.dep_q
         codec_threads = min(config.threads, MAX_THREADS)
-        mimi = Mimi.load(checkpoint.mimi_path, num_codebooks=codebooks, config=mimi_config, threads=codec_threads)
+        mimi = Mimi.load(
+            checkpoint.mimi_path,
+            num_codebooks=codebooks,
+            config=mimi_config,
+            threads=codec_threads,
+            precision=config.codec_precision,
+        )
         tokenizer = Tokenizer(checkpoint.tokenizer_path)
         prompt = load_prompt(
             checkpoint.config, tokenizer, mimi, text_prompt=config.text_prompt, voice_prompt=config.voice_prompt

@@ -67,6 +67,8 @@ class AgentConfig:
         device: "cpu" or "cuda".
         dtype: Arithmetic of the torch engine: "float32" or "bfloat16".
         threads: Cores that one frame may use: the codec takes at most 2; the torch engine keeps torch's own setting.
+        codec_precision: How the codec keeps its weights: "float32", "float16" (as good, less to read) or "int8" (fastest,
+            other codes).
         codec_window: Attention window of the codec: "moshi" (streaming moshi), "exact" (as trained) or "rustymimi".
         temperature_text: Sampling temperature of the inner monologue; 0 is greedy.
         temperature_audio: Sampling temperature of the codes; 0 is greedy.
@@ -87,6 +89,7 @@ class AgentConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
+    codec_precision: Literal["float32", "float16", "int8"] = "float32"
     codec_window: Literal["moshi", "exact", "rustymimi"] = "moshi"
     temperature_text: float = 0.7
     temperature_audio: float = 0.8

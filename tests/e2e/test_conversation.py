@@ -216,3 +216,11 @@ def test_the_torch_engine_holds_the_same_conversation(agent: DuplexAgent, voice:
     twin = DuplexAgent.load(config=AgentConfig(engine="torch"))
     with agent.session(seed=1) as a, twin.session(seed=1) as b:
         assert [text for _, text in _steps(a, voice)] == [text for _, text in _steps(b, voice)]
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_an_agent_keeps_its_codecs_weights_as_asked(precision: str) -> None:
+    agent = DuplexAgent.load(config=AgentConfig.from_dict({"codec_precision": precision}))
+    assert agent.mimi.precision == precision
+    with agent.session() as session:
+        assert np.isfinite(session.step(np.zeros(FRAME_SAMPLES, dtype=np.float32)).pcm).all()
