@@ -53,7 +53,7 @@ def test_phones_lie_in_their_words_and_cover_the_speech(folder: Path) -> None:
             covered[round(start_s * 24_000) : round(end_s * 24_000)] = True
         agent = soundfile.read(audio, dtype="float32")[0][:, 0]
         power = np.square(agent)
-        assert power[covered].sum() > 0.99 * power.sum()
+        assert power[covered].sum() > 0.98 * power.sum()  # words cut off in the middle fade out behind their last phone
         assert covered[agent != 0].mean() > 0.9
 
 
