@@ -15,6 +15,7 @@ from duologue.metrics.degenerate import render_speech
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.corpus.conversation import Line
 from duologue_align.evaluation.contestant import AGENT, BASE, HUMAN
+from duologue_align.evaluation.evaluate import open_quality
 from duologue_align.evaluation.fdb import TASKS, read_samples, read_take, write_take
 from duologue_align.evaluation.items import Item
 from duologue_align.evaluation.quality import Quality
@@ -196,6 +197,29 @@ def test_each_answer_is_judged_once_and_kept(tmp_path: Path) -> None:
     again = Quality(Broken(), "fake", tmp_path / "judge.json")  # type: ignore[arg-type]
     score = again.score([Answer("I lost my wallet today.", "Where was it?")])[0]
     assert score == pytest.approx(part.figures[AGENT]["turn", "judge"].interval.value)
+
+    class Fails:
+        def score(self, answers: list[Answer]) -> list[float]:
+            return [float("nan")] * len(answers)
+
+    unknown = Answer("I lost my wallet today.", "Where was it last?")
+    failed = Quality(Fails(), "fake", tmp_path / "judge.json")  # type: ignore[arg-type]
+    assert failed.score([unknown]) == pytest.approx([float("nan")], nan_ok=True)
+    assert len(json.loads((tmp_path / "judge.json").read_text())) == 2, "a failure is not kept"
+    assert Quality(panel, "fake", tmp_path / "judge.json").score([unknown])[0] > 0, "it is asked again"
+
+
+def test_scores_are_kept_by_what_the_panel_is_set_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUOLOGUE_JUDGE_URL", "http://localhost:9/v1")
+    names = []
+    for model in ("qwen2.5-7b", "qwen2.5-72b"):
+        monkeypatch.setenv("DUOLOGUE_JUDGE_MODEL", model)
+        names.append(open_quality("endpoint", None).name)
+    changed = tmp_path / "mine.toml"
+    for weight in (1.0, 2.0):
+        changed.write_text(f"[rating]\nweight = {weight}\n")
+        names.append(open_quality(str(changed), None).name)
+    assert len(set(names)) == 4
 
 
 def test_items_come_from_many_conversations() -> None:

@@ -147,9 +147,12 @@ def open_quality(judge: str, out: Path | None) -> Quality:
     Raises:
         ConfigError: As `JudgePanel.load`; WeightsError and MissingExtraError likewise.
     """
-    from duologue_align.judge.panel import JudgePanel
+    from duologue_align.judge.panel import JudgePanel, PanelSettings
 
-    return Quality(JudgePanel.load(judge), judge, None if out is None else out / "judge.json")
+    panel = JudgePanel.load(judge)
+    # The settings may leave an endpoint's model to the environment; the judges' traits name it.
+    name = repr((PanelSettings.load(judge), [traits.name for traits in panel.traits]))
+    return Quality(panel, name, None if out is None else out / "judge.json")
 
 
 def best_judge() -> str | None:

@@ -17,7 +17,7 @@ class Quality:
     """A panel of judges with a memory on disk.
 
     Attributes:
-        name: Of the panel.
+        name: What tells the panel from others.
     """
 
     def __init__(self, panel: JudgePanel, name: str, memory: Path | None = None) -> None:
@@ -25,28 +25,28 @@ class Quality:
 
         Args:
             panel: Who judges.
-            name: Its name or file; scores of another one are not reused.
+            name: What tells it from others, settings included; scores of another one are not reused.
             memory: A JSON file, or None to forget.
         """
         self.name, self._panel, self._memory = name, panel, memory
-        self._scores: dict[str, float | None] = {}
+        self._scores: dict[str, float] = {}
         if memory is not None and memory.is_file():
             try:
-                self._scores = dict(json.loads(memory.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError):
+                kept = json.loads(memory.read_text(encoding="utf-8")).items()
+                self._scores = {key: float(score) for key, score in kept if score is not None}
+            except (OSError, ValueError, TypeError, AttributeError):
                 self._scores = {}
 
     def score(self, answers: Sequence[Answer]) -> list[float]:
-        """Return the panel's score of each answer, in [0, 2]; nan where no judge had one."""
+        """Return the panel's score of each answer, in [0, 2]; nan where no judge had one, to be asked again."""
         keys = [self._key(answer) for answer in answers]
         new = {key: answer for key, answer in zip(keys, answers, strict=True) if key not in self._scores}
         if new:
             scores = self._panel.score(list(new.values()))
-            self._scores |= {k: None if math.isnan(s) else s for k, s in zip(new, scores, strict=True)}
+            self._scores |= {k: s for k, s in zip(new, scores, strict=True) if not math.isnan(s)}
             if self._memory is not None:
                 replace_file(self._memory, json.dumps(self._scores).encode())
-        found = [self._scores[key] for key in keys]
-        return [math.nan if score is None else score for score in found]
+        return [self._scores.get(key, math.nan) for key in keys]
 
     def _key(self, answer: Answer) -> str:
         content = json.dumps([self.name, answer.user, answer.reply])
