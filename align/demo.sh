@@ -15,9 +15,10 @@ export PATH="$PWD/.venv/bin:$PATH"
 
 run duologue-align synth --hours "${HOURS:-1}" --seed 7 --jobs 2 --out "$out/dialogues"
 run duologue-align mine "$out/dialogues" --out "$out/mined" --jobs 2 --per-axis 120 ${model:+--codec "$model"} \
-    --set detector=level --set dev_share=0.1 --set test_share=0.3
+    --set detector=level --set dev_share=0.1 --set test_share=0.3 \
+    --set skip_backchannels=true --set turn_min_s=3 --set interruption_min_s=2
 run duologue-align train duologue --segments "$out/mined" --out "$out/run" --resume --threads 2 ${model:+--model "$model"} \
-    --steps "${STEPS:-16}" --set run.groups=6 --set run.valid_segments=4 --set data.longest_s=20
+    --steps "${STEPS:-16}" --set run.groups=6 --set run.valid_segments=4
 run duologue-align export "$out/run" --out "$out/aligned"
 base=${model:-$(python -c 'from duologue.agent import cache_folder, default_bundle
 from duologue.config import AgentConfig
