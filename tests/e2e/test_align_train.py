@@ -129,6 +129,29 @@ def test_a_stopped_run_goes_on_to_the_same_end(case: Path, tmp_path: Path, monke
         assert torch.equal(tensor, ends[1]["trained"][name]), name
 
 
+@pytest.mark.parametrize("place", ["learn", "test"])
+def test_who_stops_at_the_end_keeps_the_run(
+    place: str, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(case, "run.steps=1", "run.test_segments=1")
+    owner, name = {"learn": (rl_run.GrpoTrainer, "learn"), "test": (rl_run._Run, "_measure")}[place]
+    wrapped = getattr(owner, name)
+
+    def interrupted(*inputs: Any, **options: Any) -> Any:
+        if place == "learn" or options.get("is_frozen"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wrapped(*inputs, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        stopped = rl_run.train(settings, tmp_path)
+    assert (stopped.step, stopped.is_finished) == (1, True)
+    assert (tmp_path / "checkpoints" / "step-000000001.safetensors").is_file()
+    assert not (tmp_path / "test.json").exists()
+    assert rl_run.train(settings, tmp_path, is_resumed=True).is_finished
+    assert (tmp_path / "test.json").is_file()
+
+
 def test_what_comes_before_a_segment(case: Path) -> None:
     bundle = open_bundle(str(case / "agent"))
     segments = read_segments(case / "mined", split="train")

@@ -182,10 +182,10 @@ class _Run:
                     self._validate()
                 if is_stopped or is_over or trainer.step % run.save_every == 0:
                     self._save()
-        is_finished = trainer.step >= run.steps
-        if is_finished:
-            self._test()
-        else:
+            is_finished = trainer.step >= run.steps
+            if is_finished:
+                self._test(stop)
+        if not is_finished:
             self.tell(f"stopped after step {trainer.step}; continue with --resume")
         return AlignResult(step=trainer.step, is_finished=is_finished, adapter=self.out / "adapter", valid=self.valid)
 
@@ -295,7 +295,7 @@ class _Run:
         row["gap_alarm"] = int(is_alarm)
         row["seconds"] = round(self.seconds + took, 1)
         self.journal.write(self.trainer.step, {"step": self.trainer.step, **row})
-        if not math.isfinite(row["kl"]) or not math.isfinite(row["grad_norm"]):
+        if (row["actions"] and not math.isfinite(row["kl"])) or not math.isfinite(row["grad_norm"]):
             raise ConfigError(
                 f"the divergence is {row['kl']} at step {self.trainer.step}: the training has diverged; begin again "
                 "with a lower optimiser.learning_rate or a higher objective.kl"
@@ -327,7 +327,7 @@ class _Run:
                 write_samples(folder, takes, self.valid, step=step, count=run.samples)
         self.processes.wait()
 
-    def _test(self) -> None:
+    def _test(self, stop: StopRequest) -> None:
         count = self.settings.run.test_segments
         if count and not (self.out / TEST).is_file():
             judge = self.settings.run.test_judge or self.settings.reward.judge
@@ -335,6 +335,9 @@ class _Run:
             grader = Grader(RewardPreset.load(TEST_REWARD), RewardSettings(), panel)
             found: dict[str, Any] = {}
             for name, is_frozen in (("before", True), ("after", False)):
+                if self.processes.any(stop.is_set):
+                    self.tell("stopped before the test was done; --resume makes up for it")
+                    return
                 rows = [take.row() for take in self._measure("test", count, grader, is_frozen=is_frozen)]
                 found[name] = {"summary": summarise(rows), "takes": rows} if rows else {}
             if self.processes.is_first:
