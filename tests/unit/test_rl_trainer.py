@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -124,8 +125,23 @@ def test_rows_that_do_not_count_change_nothing() -> None:
     )
     torch.testing.assert_close(weights_of(whole), weights_of(part))
     before = weights_of(whole).clone()
-    whole.learn(replace(lesson, counts=torch.zeros_like(counts)))
+    beta = whole.beta
+    row = whole.learn(replace(lesson, counts=torch.zeros_like(counts)))
     assert torch.equal(weights_of(whole), before)
+    assert math.isnan(row["kl"])
+    assert whole.beta == beta, "a step without actions says nothing of the divergence"
+
+
+def test_only_rows_that_count_are_measured_and_a_row_may_lack_text() -> None:
+    trainer = make_trainer(settings_of())
+    lesson, _ = make_lesson(trainer)
+    none = replace(lesson.rollouts, in_window=torch.zeros_like(lesson.rollouts.in_window))
+    weights = torch.zeros(len(lesson.counts))
+    for rollouts, share in ((none, weights + 1), (lesson.rollouts, weights)):
+        loss, found, gap = trainer._score(rollouts, lesson.advantages, share, None)
+        assert loss.item() == 0.0
+        assert found.tolist() == [0.0] * 4
+        assert torch.isfinite(gap).all()
 
 
 def test_the_adapter_is_what_rollouts_speak_with_and_nothing_without(tmp_path: Path) -> None:

@@ -116,7 +116,8 @@ class GrpoTrainer:
 
         Returns:
             "kl", "entropy", "clip_share", "grad_norm", "learning_rate", "beta"; "gap_kl" and "gap_max", how far the
-            rollouts' log-probabilities are from the policy's before its first update; all over all processes.
+            rollouts' log-probabilities are from the policy's before its first update; all over all processes, and the
+            first three of rows that count, nan without any.
         """
         rate = self._set_rate()
         sums, gap = torch.zeros(4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -130,11 +131,12 @@ class GrpoTrainer:
         self.step += 1
         count, kl, ent, clipped = self._over_processes(sums)
         gap_count, gap_kl = self._over_processes(gap[:2])
-        mean_kl = kl / count if count else 0.0
+        mean_kl = kl / count if count else math.nan
         objective = self.settings.objective
-        self.beta = adapted_beta(
-            self.beta, mean_kl, target=objective.kl_target, least=objective.kl_least, most=objective.kl_most
-        )
+        if count:
+            self.beta = adapted_beta(
+                self.beta, mean_kl, target=objective.kl_target, least=objective.kl_least, most=objective.kl_most
+            )
         return {
             "kl": mean_kl,
             "entropy": ent / count if count else math.nan,
@@ -207,7 +209,7 @@ class GrpoTrainer:
     def _score(
         self, rollouts: Rollouts, advantages: Tensor, weights: Tensor, embeddings: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss of some rows, sums over their tokens (count, KL, entropy, clipped), and the gap's."""
+        """Return the loss of some rows, sums over tokens that count (count, KL, entropy, clipped), and the gap's."""
         objective, positions = self.settings.objective, rollouts.positions
         is_text = rollouts.is_action[:, 0]
         is_audio = rollouts.is_action[:, 1:].all(1) if objective.audio else None
@@ -239,8 +241,10 @@ class GrpoTrainer:
             counted = torch.stack(
                 [torch.ones_like(off), divergence.double(), entropy(text_logits).double(), clipped.double()]
             )
-            gap = torch.stack([torch.ones_like(off).sum(), (off.exp() - 1 - off).sum(), off.abs().amax()])
-        return loss, counted.sum(1), gap
+            is_counted = (weights > 0)[:, None].expand(is_text.shape)[is_text]
+            largest = off.abs().amax() if len(off) else off.sum()
+            gap = torch.stack([torch.ones_like(off).sum(), (off.exp() - 1 - off).sum(), largest])
+        return loss, counted[:, is_counted].sum(1), gap
 
     def _audio_value(
         self, rollouts: Rollouts, is_audio: Tensor, logits: Tensor, frozen: Tensor, advantages: Tensor
