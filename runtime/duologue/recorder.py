@@ -8,7 +8,7 @@ import queue
 import secrets
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,8 +24,14 @@ from duologue.types import FRAME_RATE_HZ, SAMPLE_RATE_HZ, Pcm
 SOUND, EVENTS, REPORT = "conversation.wav", "events.jsonl", "report.json"
 """Files of a kept conversation: stereo (left the user, right the agent), an event a line, the report."""
 
+_CLOSE_S = 60.0
 _WAITING = round(60 * FRAME_RATE_HZ)
 _log = logging.getLogger(__name__)
+
+
+def session_folder(parent: Path) -> Path:
+    """Return a name inside `parent` that no other session has."""
+    return parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 class Recorder:
@@ -65,10 +71,16 @@ class Recorder:
         self._put(event)
 
     def close(self, report: InteractivityReport) -> None:
-        """Add the report and wait until everything is on disk; without a frame there is nothing to keep."""
+        """Add the report and wait until everything is on disk; without a frame there is nothing to keep.
+
+        A disk that hangs is given up after a minute or two.
+        """
         if self._thread is not None:
-            self._queue.put(report)
-            self._thread.join()
+            with suppress(queue.Full):
+                self._queue.put(report, timeout=_CLOSE_S)
+            self._thread.join(_CLOSE_S)
+            if self._thread.is_alive():
+                self._fail("the disk hangs")
             self._thread = None
 
     def _put(self, item: npt.NDArray[np.float32] | Event) -> None:
@@ -84,12 +96,11 @@ class Recorder:
         _log.warning("the recording in %s breaks off: %s; the conversation goes on", self._parent, reason)
 
     def _run(self) -> None:
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         try:
-            with replacing_folder(self._parent / name) as folder:
+            with replacing_folder(session_folder(self._parent)) as folder:
                 self._write(folder)
-        except (OSError, soundfile.SoundFileError) as error:
-            self._fail(str(error))
+        except Exception as error:
+            self._fail(str(error) or type(error).__name__)
             while not isinstance(self._queue.get(), InteractivityReport):
                 pass
 

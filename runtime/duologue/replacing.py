@@ -66,8 +66,8 @@ def replacing_folder(path: str | Path, *, marker: str | None = None) -> Iterator
         yield fresh
         for file in fresh.rglob("*"):
             if file.is_file():
-                # safetensors makes files that only their owner reads.
-                file.chmod(0o644)
+                # safetensors makes files that only their owner reads; the folder shows what the umask allows.
+                file.chmod(fresh.stat().st_mode & 0o666)
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         if is_replaceable and target.exists():

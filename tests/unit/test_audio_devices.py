@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from multiprocessing import Pipe
 
 import pytest
 
+from duologue.audio import driver, live
 from duologue.audio.devices import DeviceInfo, choose_device
-from duologue.audio.driver import PortAudioSpec, ask_driver
+from duologue.audio.driver import PortAudioSpec
 from duologue.audio.port import SharedPort
 from duologue.audio.portaudio import import_sounddevice
 from duologue.audio.wire import Failure
@@ -101,5 +103,25 @@ def test_a_device_that_does_not_exist_is_refused_by_the_driver_process() -> None
 
 
 def test_a_driver_process_that_dies_is_a_device_error() -> None:
-    with pytest.raises(DeviceError, match="ended"):
-        ask_driver("open")
+    pipe, process = driver._start("list")
+    process.kill()
+    with pytest.raises(DeviceError, match=r"ended \(exit code -9\)"):
+        driver._answer(pipe, process)
+
+
+def test_whatever_the_driver_meets_reaches_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError("odd device")
+
+    for name in ("_quiet", "signal.signal", "os._exit"):
+        monkeypatch.setattr(f"duologue.audio.driver.{name}", lambda *_: None)
+    monkeypatch.setattr("duologue.audio.portaudio.query_devices", fail)
+    ours, theirs = Pipe()
+    driver._serve(theirs, "list")
+    error = ours.recv()
+    assert isinstance(error, DeviceError)
+    assert "ValueError: odd device" in str(error)
+
+
+def test_the_host_waits_longer_for_a_device_than_the_driver_may_take() -> None:
+    assert live._DEVICE_ANSWER_S > 2 * driver.ANSWER_S + 2 * driver.STOP_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 
 from duologue.errors import ConfigError, StreamError
 from duologue.metrics.meter import InteractivityMeter
+from duologue.metrics.summary import build_report
 from duologue.metrics.types import InteractivityReport
 from duologue.recorder import EVENTS, REPORT, SOUND, Recorder
 from duologue.session import Session
@@ -85,16 +87,32 @@ def test_a_recording_does_not_go_back(tmp_path: Path) -> None:
         running.restore(object())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", [OSError, ValueError])
 def test_a_failing_disk_ends_the_recording_and_not_the_conversation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise OSError("No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(soundfile.SoundFile, "write", refuse)
     talk(tmp_path / "kept")
     assert "No space left on device" in caplog.text
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_hanging_disk_does_not_keep_the_conversation_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(soundfile.SoundFile, "write", lambda *_: goes_on.wait(5))
+    monkeypatch.setattr("duologue.recorder._CLOSE_S", 0.05)
+    monkeypatch.setattr("duologue.recorder._WAITING", 1)
+    recorder, frame = Recorder(tmp_path), np.zeros(FRAME_SAMPLES, dtype=np.float32)
+    for _ in range(3):
+        recorder.add_frame(frame, frame)
+    recorder.close(build_report([], 1.0))
+    goes_on.set()
+    assert recorder.error == "the disk hangs"
 
 
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,6 @@ def test_a_folder_appears_whole_and_is_replaced_only_where_its_marker_is(tmp_pat
     assert (folder / "config.json").read_text() == "old"
     _fill(folder, "new", marker="config.json")
     assert (folder / "config.json").read_text() == "new"
-    assert (folder / "config.json").stat().st_mode & 0o777 == 0o644
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
@@ -94,3 +94,13 @@ def test_a_folder_that_somebody_filled_meanwhile_is_kept(tmp_path: Path) -> None
     with pytest.raises(OSError, match="not empty"):
         race()
     assert (folder / "config.json").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_files_of_a_folder_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        _fill(tmp_path / "bundle", "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "bundle" / "config.json").stat().st_mode & 0o777 == 0o666 & ~umask

@@ -207,3 +207,21 @@ def test_no_other_device_is_said() -> None:
         next_device(PortAudioSpec(), "input", "USB", lambda: DEVICES[:2])
     with pytest.raises(ConfigError, match="start without --input fake"):
         next_device(FakeSpec(), "output", "fake", lambda: DEVICES)
+
+
+def test_every_talk_is_recorded_into_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings: list[Path] = []
+
+    def refuse(_options: object, _config: object, recording: Path) -> None:
+        recordings.append(recording)
+        raise DeviceError("no device")
+
+    monkeypatch.setattr("duologue.talk.command._open", refuse)
+    (tmp_path / "c.toml").write_text(f'record = "{tmp_path / "calls"}"\n')
+    options = ["talk", "--json", "--config", str(tmp_path / "c.toml")]
+    for more in ([], [], ["--record", str(tmp_path / "tapes")]):
+        main(options + more)
+    first, second, named = (path.parent for path in recordings)
+    assert first != second
+    assert first.parent == second.parent == tmp_path / "calls"
+    assert named == tmp_path / "tapes"

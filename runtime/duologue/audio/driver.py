@@ -25,8 +25,13 @@ from duologue.errors import DeviceError, DuologueError
 if TYPE_CHECKING:
     from duologue.audio.portaudio import Streams
 
-_ANSWER_S = 10.0
 _CLOSE_S = 0.25
+
+ANSWER_S = 10.0
+"""Longest time that opening the device, and starting it, may take each."""
+
+STOP_S = 3 * _CLOSE_S
+"""Longest time that ending the driver process takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +129,8 @@ def _start(*task: object) -> tuple[Connection[Any, Any], SpawnProcess]:
 
 def _answer(pipe: Connection[Any, Any], process: SpawnProcess) -> Any:
     try:
-        if not pipe.poll(_ANSWER_S):
-            raise DeviceError(f"the sound system gave no answer for {_ANSWER_S:.0f} s; is the sound server alive?")
+        if not pipe.poll(ANSWER_S):
+            raise DeviceError(f"the sound system gave no answer for {ANSWER_S:.0f} s; is the sound server alive?")
         answer = pipe.recv()
     except (EOFError, OSError) as error:
         if isinstance(error, DeviceError):
@@ -170,6 +175,9 @@ def _serve(pipe: Connection[Any, Any], question: str, spec: PortAudioSpec | None
         pass
     except DuologueError as error:
         pipe.send(error)
+    except Exception as error:
+        # Standard error leads nowhere, so this is the only way to learn of it.
+        pipe.send(DeviceError(f"the sound driver failed ({type(error).__name__}: {error})"))
     finally:
         # PortAudio's own exit handlers hang with a dead server; the memory belongs to the conversation.
         os._exit(0)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from multiprocessing import Pipe
@@ -26,7 +27,7 @@ from typing import Any, cast
 
 from duologue.agent import DuplexAgent
 from duologue.audio.device import DeviceSpec, StreamInfo
-from duologue.audio.driver import PortAudioSpec
+from duologue.audio.driver import ANSWER_S, STOP_S, PortAudioSpec
 from duologue.audio.port import SharedPort
 from duologue.audio.spawn import spawn
 from duologue.audio.wire import (
@@ -48,7 +49,8 @@ from duologue.errors import StreamError
 from duologue.metrics.types import Event, InteractivityReport
 
 _ANSWER_S = 5.0
-_DEVICE_ANSWER_S = 15.0
+# The old device ends, the new one opens, starts and, if that fails, ends too.
+_DEVICE_ANSWER_S = 2 * STOP_S + 2 * ANSWER_S + _ANSWER_S
 _POLITE_S = 0.7
 _CLOSE_S = 1.0
 
@@ -102,7 +104,8 @@ class LiveSession:
     def on(self, kind: str, handler: Handler | None = None) -> Callable[[Handler], Handler] | Handler:
         """Register a handler for an event, directly or as a decorator; "*" means all.
 
-        Kinds are those of `Session.on`, "frame" (a `FrameEvent`) for every step, "device_error" and "device_returned".
+        Kinds are those of `Session.on`, "frame" (a `FrameEvent`) for every step, "device_error", "device_returned" and
+        "recording_ended" (the disk failed; the conversation goes on).
         Handlers run on a background thread, in order; events that find 1024 waiting are dropped and counted.
 
         Raises:
@@ -309,7 +312,7 @@ def open_live(
 
     Args:
         agent: A folder in Moshi's format, `hf://owner/name`, or None for the small default agent.
-        config: How to run it.
+        config: How to run it; its `record` has no effect here, `record_path` has.
         device: Sound device; None for the default microphone and loudspeaker.
         load_agent: Returns the agent instead, for example `EchoAgent`; must be importable by name.
         settings: Further fields of `LiveOptions`, such as `seed` and `record_path`.
@@ -318,5 +321,7 @@ def open_live(
         DeviceError: If the device does not open.
         DuologueError: As `DuplexAgent.load`.
     """
-    loader = load_agent or partial(DuplexAgent.load, agent, config)
+    # What is recorded is what the device heard, so the process records and not the session.
+    settled = replace(config or AgentConfig(), record=None)
+    loader = load_agent or partial(DuplexAgent.load, agent, settled)
     return LiveSession(LiveOptions(load_agent=loader, device=device or PortAudioSpec(), **settings))

@@ -14,8 +14,8 @@ from duologue.metrics.latency import LatencySummary
 from duologue.metrics.types import Event
 from duologue.session import SESSION_EVENT_KINDS, Session
 
-LIVE_EVENT_KINDS = (*SESSION_EVENT_KINDS, "frame", "device_error", "device_returned")
-"""Events of a live conversation: those of a session, every frame, and the coming and going of the device."""
+LIVE_EVENT_KINDS = (*SESSION_EVENT_KINDS, "frame", "device_error", "device_returned", "recording_ended")
+"""Events of a live conversation: those of a session, every frame, the coming and going of the device, a failed disk."""
 
 
 class LiveAgent(Protocol):

@@ -62,12 +62,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         DuologueError: A setting is wrong, the agent cannot be loaded or the device does not open.
     """
+    from duologue.recorder import session_folder
     from duologue.talk.keep import partial_recording
 
     _check(options)
     config = _agent_config(options)
     if options.record is None and config.record is not None:
-        options.record = Path(config.record)
+        options.record = session_folder(Path(config.record))
     out = options.out or options.record or _DEFAULT_OUT
     recording = partial_recording(options.record) if options.record is not None else None
     try:
