@@ -99,7 +99,7 @@ def test_it_backchannels_and_interrupts_long_turns() -> None:
 def test_it_yields_to_whoever_talks_over_it_but_not_to_an_mm_hm() -> None:
     over = [talk(Speaks([(1.2, 12.0)]), person(k), 6.0).turns[0] for k in range(8)]
     cut = [turn for turn in over if turn.text == ""]
-    assert 5 <= len(cut) <= 11, "most, not all, give way"
+    assert 5 <= len(cut) < len(over), "most, not all, give way"
     assert all(1.0 <= turn.end_s - 1.2 <= 2.6 for turn in cut)
     brief = [talk(Speaks([(1.2, 1.6)]), person(k), 6.0).turns[0] for k in range(6)]
     assert all(turn.text for turn in brief)
