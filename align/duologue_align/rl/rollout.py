@@ -124,7 +124,8 @@ class _Batch:
             frames[row, self._agent : self._agent + config.user_q, fixed : scene.frames] = scene.user
         self._frames = torch.from_numpy(frames).to(device)
         self._positions = delayed(self._frames, config)
-        self._noise = _Noise(seeds, sampling, config, device)
+        firsts = [max(0, scene.given.shape[1] - 1) for scene in scenes]
+        self._noise = _Noise(seeds, firsts, sampling, config, device)
 
     def run(self) -> Rollouts:
         device, agent = self._model.device, self._agent
@@ -141,7 +142,7 @@ class _Batch:
             rows = int((self._lengths > call).sum())
             if rows < generator.batch_size:
                 generator.narrow(rows)
-            noise_text, noise_audio = self._noise.take(rows)
+            noise_text, noise_audio = self._noise.take(rows, call)
             inputs = StepInputs(
                 user_codes=users[:rows, :, call],
                 forced=positions[:rows, :agent, call + 1],
@@ -185,24 +186,32 @@ class _Noise:
     """Gumbel noise of each row, from a generator of its own."""
 
     def __init__(
-        self, seeds: Sequence[Sequence[int]], sampling: Sampling, config: LMConfig, device: torch.device
+        self,
+        seeds: Sequence[Sequence[int]],
+        firsts: Sequence[int],
+        sampling: Sampling,
+        config: LMConfig,
+        device: torch.device,
     ) -> None:
         self._text, self._audio, self._depth = sampling.kept_text(config), sampling.kept_audio(config), config.dep_q
         self._generators = [torch.Generator(device).manual_seed(_whole_seed(seed)) for seed in seeds]
-        self._device = device
-        self._chunk = torch.empty(0)
-        self._place = _NOISE_CHUNK
+        # Rows begin at their own first free call, so that what they draw does not hang on their neighbours.
+        self._firsts = torch.tensor(firsts, device=device)
+        self._starts = firsts
+        width = self._text + self._depth * self._audio
+        self._chunk = torch.zeros(len(seeds), _NOISE_CHUNK, width, device=device)
+        self._rows = torch.arange(len(seeds), device=device)
 
-    def take(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Return the next frame's noise of the first rows: shapes [rows, K_text] and [rows, dep_q, K_audio]."""
-        if self._place == _NOISE_CHUNK:
-            width = self._text + self._depth * self._audio
-            chunk = torch.empty(rows, _NOISE_CHUNK, width, device=self._device)
-            for row in range(rows):
-                chunk[row].uniform_(generator=self._generators[row])
-            self._chunk, self._place = chunk.log_().neg_().log_().neg_(), 0
-        now = self._chunk[:rows, self._place]
-        self._place += 1
+    def take(self, rows: int, call: int) -> tuple[Tensor, Tensor]:
+        """Return a call's noise of the first rows: shapes [rows, K_text] and [rows, dep_q, K_audio].
+
+        Calls come in order; rows that are not free yet have none of theirs used up.
+        """
+        for row in range(rows):
+            if call >= self._starts[row] and (call - self._starts[row]) % _NOISE_CHUNK == 0:
+                fresh = self._chunk[row].uniform_(generator=self._generators[row])
+                fresh.log_().neg_().log_().neg_()
+        now = self._chunk[self._rows[:rows], (call - self._firsts[:rows]) % _NOISE_CHUNK]
         return now[:, : self._text], now[:, self._text :].reshape(rows, self._depth, self._audio)
 
 
