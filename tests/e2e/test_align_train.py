@@ -176,6 +176,11 @@ def test_what_comes_before_a_segment(case: Path) -> None:
     heard = Listener(bundle.mimi, bundle.tokenizer).hear(rollouts, [given, given])
     assert [len(item.activity) for item in heard] == [8 * segment.frames] * 2
     assert [len(item.pcm) for item in heard] == [FRAME_SAMPLES * segment.frames] * 2
+    mute = rollouts.heard.clone()
+    mute[:, 0], mute[:, 1:] = 7, -2
+    (silent, _) = Listener(bundle.mimi, bundle.tokenizer).hear(replace(rollouts, heard=mute), [given, given])
+    assert bundle.tokenizer.piece(7).strip()
+    assert silent.text == "", "words that do not sound are not heard"
 
 
 def test_the_flat_twin_runs_and_has_the_same_loss(

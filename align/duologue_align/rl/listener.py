@@ -14,6 +14,7 @@ from duologue.metrics.activity import Ticks, make_detector
 from duologue.metrics.timeline import TICKS_PER_FRAME
 from duologue.model.tokenizer import Tokenizer
 from duologue.types import FRAME_RATE_HZ, FRAME_SAMPLES, Pcm
+from duologue_align.evaluation.take import place_words, spoken_spans
 from duologue_align.rl.rollout import Rollouts
 from duologue_align.rl.scenes import Scene
 
@@ -27,7 +28,7 @@ class Heard:
 
     Attributes:
         activity: Its speech in ticks of 10 ms, shape [8 frames].
-        words: Text and the second of the window in which it came, in order.
+        words: Those that sound, each with a blank before it and the second of the window where it begins, in order.
         pcm: Its voice, float32 at 24 kHz, shape [1920 frames].
     """
 
@@ -73,9 +74,11 @@ class Listener:
         ticks = np.concatenate([detector.push(pcm), detector.finish()])
         skipped = scene.first - begin
         pieces = [(index / FRAME_RATE_HZ, self._tokenizer.piece(int(heard[0, n]))) for index, n in enumerate(window)]
+        activity = ticks[skipped * TICKS_PER_FRAME :]
+        placed = place_words([(at_s, piece) for at_s, piece in pieces if piece], spoken_spans(activity))
         return Heard(
-            activity=ticks[skipped * TICKS_PER_FRAME :],
-            words=tuple((at_s, piece) for at_s, piece in pieces if piece),
+            activity=activity,
+            words=tuple((word.start_s, f" {word.text}") for word in placed),
             pcm=pcm[skipped * FRAME_SAMPLES :],
         )
 
