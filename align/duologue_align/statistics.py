@@ -92,17 +92,21 @@ class Resampling:
     Source: Efron 1979; cluster bootstrap, percentile method.
     """
 
-    def __init__(self, clusters: int, *, draws: int = 2000, seed: int = 0) -> None:
+    def __init__(self, clusters: int, *, voices: int = 0, draws: int = 2000, seed: int = 0) -> None:
         """Draw how often each conversation is in each resample.
 
         Args:
             clusters: Conversations.
+            voices: Users that take turns in them, drawn with all their conversations; with 0 or 1, each conversation is
+                drawn for itself.
             draws: Resamples.
             seed: Same seed, same intervals.
         """
         rng = np.random.default_rng(seed)
-        shares = np.full(max(clusters, 1), 1 / max(clusters, 1))
-        self._counts: npt.NDArray[np.float64] = rng.multinomial(clusters, shares, size=draws).astype(np.float64)
+        drawn = min(voices, clusters) if voices > 1 else clusters
+        shares = np.full(max(drawn, 1), 1 / max(drawn, 1))
+        counts: npt.NDArray[np.float64] = rng.multinomial(drawn, shares, size=draws).astype(np.float64)
+        self._counts = counts[:, np.arange(clusters) % max(drawn, 1)]
 
     def ratio(self, parts: Sequence[tuple[float, float]]) -> Estimate:
         """Estimate the sum of the first numbers over the sum of the second, one pair per conversation."""

@@ -12,13 +12,16 @@ from duologue_align.evaluation.dynamic import (
     PERSON,
     Conversation,
     DynamicOptions,
+    _answers,
     converse,
     evaluate_dynamic,
 )
-from duologue_align.evaluation.person import Manners, Person
+from duologue_align.evaluation.person import Manners, Person, Turn
 from duologue_align.evaluation.rivals import Endpointer, Plain, scripted_talkers
 from duologue_align.evaluation.voices import Utterance, Voice, recorded_voices, synthetic_voices
+from duologue_align.judge.judge import Answer
 from duologue_align.segments.segment import Segment
+from duologue_align.statistics import Resampling
 from synth_fakes import LINES, ToneSpeaker
 
 SECONDS = 40.0
@@ -131,6 +134,29 @@ def test_a_second_person_converses_better_than_whoever_understands_nothing() -> 
     assert value("echo", "turn", "talked_over_rate") > 0.5
     assert value("endpointer 0.5 s", "turn", "answered_rate") > 0.9
     assert part.verdict("silent", ("turn", "answered_rate")) == "", "three conversations prove nothing"
+
+
+def test_answers_are_words_that_sound_and_silence_is_an_answer_too() -> None:
+    turns = tuple(
+        Turn(start_s=at_s, end_s=at_s + 2.0, text=text, is_interruption=False)
+        for at_s, text in ((0.0, "one"), (5.0, "two"))
+    )
+    found = Conversation(
+        user_spans_s=(),
+        agent_spans_s=((2.5, 3.5),),
+        duration_s=12.0,
+        turns=turns,
+        transcript=((2.5, " heard"), (8.0, " unheard")),
+    )
+    assert list(_answers(found)) == [Answer("one", "heard"), Answer("two", "")]
+
+
+def test_conversations_with_one_voice_are_drawn_together() -> None:
+    parts = [(float(k % 2), 1.0) for k in range(20)]
+    apart, together = Resampling(20).ratio(parts).interval, Resampling(20, voices=2).ratio(parts).interval
+    assert (together.low, together.high) == (0.0, 1.0), "two voices are two samples"
+    assert apart.low is not None
+    assert apart.low > 0.2
 
 
 def test_voices_are_cut_from_recordings(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -69,6 +69,8 @@ def test_turns_are_paired_with_what_follows_them() -> None:
         Exchange("d/1", "two", "hm"),
         Exchange("d/2", "three", "late"),
     ]
+    unanswered = exchanges(turns, transcript[:1], dialogue="d", with_unanswered=True)
+    assert [exchange.reply for exchange in unanswered] == ["", "", ""]
 
 
 def test_relevance_averages_over_seeds() -> None:

@@ -23,7 +23,7 @@ from duologue_align.evaluation.part import Part
 from duologue_align.evaluation.person import Manners, Person, Turn
 from duologue_align.evaluation.quality import Quality
 from duologue_align.evaluation.rivals import Opener, PersonTalker, SessionTalker, Talker, scripted_talkers
-from duologue_align.evaluation.take import heard, spoken_spans
+from duologue_align.evaluation.take import heard, place_words, spoken_spans
 from duologue_align.evaluation.voices import Voice
 from duologue_align.judge.judge import Answer
 from duologue_align.rewards.exchange import find_events
@@ -37,8 +37,8 @@ PERSON = "simulated person"
 """Contestant that is a second simulated person: what human timing alone reaches with this user."""
 SHOWN = 3
 """Conversations of the agent on the page."""
-FORMAT = 1
-"""Version of the user's behaviour; it changes when the same seed gives another conversation."""
+FORMAT = 2
+"""Version of the user's and the partner's behaviour; it changes when the same seed gives another conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +165,7 @@ def evaluate_dynamic(
         contestants: The agents; the first is compared with everything else.
         voices: The users' material.
         options: How.
-        partners: Material of the simulated person beside the agents; none leaves it out.
+        partners: Material of the simulated person beside the agents, number k in conversation k; none leaves it out.
         out: Where conversations are kept and found again; None keeps nothing.
         quality: Judge of the replies, or None.
         progress: Called with each iterable of work, such as `tqdm`; None shows nothing.
@@ -176,7 +176,7 @@ def evaluate_dynamic(
     options = options or DynamicOptions()
     if not voices:
         raise ConfigError("there is no voice for the simulated user")
-    everybody = _openers(contestants, partners)
+    everybody = _openers(contestants, partners, options.seed)
     signatures = {c.name: c.signature for c in contestants}
     todo = [(name, number) for name in everybody for number in range(options.conversations)]
     found: dict[str, list[Conversation]] = {name: [] for name in everybody}
@@ -187,7 +187,7 @@ def evaluate_dynamic(
     if quality is not None:
         for name in signatures:
             _judge(found[name], tallies[name], quality)
-    resampling = Resampling(options.conversations)
+    resampling = Resampling(options.conversations, voices=len(voices))
     return Part.compare(
         "dynamic",
         {name: read_figures(own, resampling) for name, own in tallies.items()},
@@ -200,13 +200,13 @@ def evaluate_dynamic(
     )
 
 
-def _openers(contestants: Sequence[Contestant], partners: Sequence[Voice]) -> dict[str, Opener]:
+def _openers(contestants: Sequence[Contestant], partners: Sequence[Voice], first: int) -> dict[str, Opener]:
     def of_agent(contestant: Contestant) -> Opener:
         return lambda seconds, seed: SessionTalker(contestant.agent, seed)
 
     everybody: dict[str, Opener] = {contestant.name: of_agent(contestant) for contestant in contestants}
     if partners:
-        everybody[PERSON] = lambda seconds, seed: PersonTalker(partners[seed % len(partners)], seed)
+        everybody[PERSON] = lambda seconds, seed: PersonTalker(partners[(seed - first) % len(partners)], seed)
     return everybody | dict(scripted_talkers())
 
 
@@ -259,7 +259,9 @@ def _answers(conversation: Conversation) -> Iterator[Answer]:
     turns: list[Mapping[str, Any]] = [
         {"side": "user", "start_s": turn.start_s, "end_s": turn.end_s, "text": turn.text} for turn in conversation.turns
     ]
-    for exchange in exchanges(turns, conversation.transcript, dialogue=""):
+    placed = place_words(conversation.transcript, conversation.agent_spans_s)
+    said = [(word.start_s, f" {word.text}") for word in placed]
+    for exchange in exchanges(turns, said, dialogue="", with_unanswered=True):
         if exchange.user:
             yield Answer(exchange.user, exchange.reply)
 

@@ -85,7 +85,11 @@ class Exchange:
 
 
 def exchanges(
-    turns: Sequence[Mapping[str, Any]], transcript: Sequence[tuple[float, str]], *, dialogue: str
+    turns: Sequence[Mapping[str, Any]],
+    transcript: Sequence[tuple[float, str]],
+    *,
+    dialogue: str,
+    with_unanswered: bool = False,
 ) -> list[Exchange]:
     """Pair the user's turns with what the agent says from 1 s before their end until the user's next turn ends.
 
@@ -93,6 +97,7 @@ def exchanges(
         turns: "side", "start_s", "end_s" and "text" of both sides' turns.
         transcript: The agent's text, (time, piece).
         dialogue: Name of the dialogue, so that a turn has the same name whatever the seed.
+        with_unanswered: Whether to keep turns to which nothing was said, with an empty reply.
     """
     users = sorted((turn for turn in turns if turn["side"] == "user"), key=lambda turn: float(turn["end_s"]))
     found = []
@@ -100,7 +105,7 @@ def exchanges(
         begin = turn["end_s"] - 1.0
         end = users[index + 1]["end_s"] - 1.0 if index + 1 < len(users) else float("inf")
         reply = "".join(piece for at_s, piece in transcript if begin <= at_s < end).strip()
-        if reply:
+        if reply or with_unanswered:
             found.append(Exchange(f"{dialogue}/{index}", str(turn["text"]), reply))
     return found
 
