@@ -305,7 +305,7 @@ def test_the_command_trains_and_resumes(data: Path, tmp_path: Path, capsys: pyte
         ("run.bach=3", "unknown key"),
         ("run.batch=0", "1 or more"),
         ("run.target=words", "use auto"),
-        ("run.steps=0", "needs an end"),
+        ("run.minutes=0", "needs an end"),
         ("model.d_model=20", "must equal dimension"),
         ("losses.mel_bands=[1]", "one length"),
         ("run.clip_frames=1", "a clip must be longer"),
