@@ -67,8 +67,8 @@ class AgentConfig:
         device: "cpu" or "cuda".
         dtype: Arithmetic of the torch engine: "float32" or "bfloat16".
         threads: Cores that one frame may use: the codec takes at most 2; the torch engine keeps torch's own setting.
-        codec_precision: How the codec keeps its weights: "float32", "float16" (as good, less to read) or "int8" (fastest,
-            other codes).
+        codec_precision: How the codec keeps its weights: "float32", "float16" (as good, less to read) or "int8"
+            (fastest, other codes).
         codec_window: Attention window of the codec: "moshi" (streaming moshi), "exact" (as trained) or "rustymimi".
         temperature_text: Sampling temperature of the inner monologue; 0 is greedy.
         temperature_audio: Sampling temperature of the codes; 0 is greedy.
