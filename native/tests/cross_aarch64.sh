@@ -13,7 +13,7 @@ emulator=$(command -v qemu-aarch64 || command -v qemu-aarch64-static || true)
 
 mkdir -p "$(dirname "$build")"
 cmake -S "$source" -B "$build" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_BUILD_TYPE=Release \
+  -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CROSSCOMPILING_EMULATOR="$emulator;-L;/usr/aarch64-linux-gnu" \
   -DDUOLOGUE_BUILD_PYTHON=OFF -DDUOLOGUE_BUILD_TESTS=ON > "$build.log" 2>&1 || { cat "$build.log"; exit 1; }
 cmake --build "$build" -j 2
