@@ -140,10 +140,6 @@ class MimiNetwork(nn.Module):
 
         Source: matches moshi 0.2.13 MimiModel.decode outside of streaming.
         """
-        return self.decode_with_gradients(codes)
-
-    def decode_with_gradients(self, codes: Tensor) -> Tensor:
-        """Return what `decode` does, so that the decoder can learn from it."""
         return self.synthesise(self.quantizer.decode(codes))
 
 

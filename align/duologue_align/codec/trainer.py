@@ -118,7 +118,7 @@ class CodecTrainer:
         quantized: Quantized | None = None
         with self._autocast():
             if self.is_frozen:
-                output = self.network.decode_with_gradients(self.network.encode(batch.pcm))
+                output = self.network.synthesise(self.network.quantizer.decode(self.network.encode(batch.pcm)))
             else:
                 dropout = self._dropout(len(batch.pcm), rng) if self.network.quantizer.is_started else None
                 output, latents, quantized = self.network(batch.pcm, dropout)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib import resources
 
 from duologue.metrics import svg
 from duologue.metrics.lanes import render_lanes
+from duologue.metrics.page import html_page, html_section
 from duologue.metrics.rows import clock
 from duologue_align.evaluation.contestant import AGENT, BASE
 from duologue_align.evaluation.dynamic import Picture
@@ -54,26 +54,16 @@ h3 { font-size: 15px; margin: 26px 0 4px; }
 def render_page(report: Report) -> str:
     """Draw the page."""
     title = f"Evaluation of {report.agents[AGENT]}"
-    css = resources.files("duologue.metrics").joinpath("page.css").read_text(encoding="utf-8")
     body = [_header(report, title)]
     if BASE in report.agents:
-        body.append(_section("paired", "Against what it was aligned from", _paired(report)))
+        body.append(html_section("paired", "Against what it was aligned from", _paired(report)))
     for part in report.parts:
         heading = "With recorded users" if part.kind == "static" else "With users who react"
-        body.append(_section(part.kind, heading, _part(part)))
+        body.append(html_section(part.kind, heading, _part(part)))
     if report.dynamic is not None:
-        body.append(_section("conversations", "Conversations", "".join(map(_talk, report.dynamic.pictures))))
-    body.append(_section("rejected", "What could not be used", _rejected(report)))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<style>\n{css}{_STYLE}</style>\n</head>\n<body>\n<main>\n{''.join(body)}</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n' if content else ""
+        body.append(html_section("conversations", "Conversations", "".join(map(_talk, report.dynamic.pictures))))
+    body.append(html_section("rejected", "What could not be used", _rejected(report)))
+    return html_page(title, "".join(body), style=_STYLE)
 
 
 def _header(report: Report, title: str) -> str:

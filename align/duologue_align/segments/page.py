@@ -6,8 +6,8 @@ import hashlib
 import math
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 
+from duologue.metrics.page import html_page, html_section
 from duologue.metrics.rows import clock
 from duologue_align.corpus.conversation import SPLITS
 from duologue_align.segments.lanes import render_segment
@@ -50,22 +50,12 @@ def render_page(summary: MiningSummary, segments: Sequence[Segment], *, seed: in
         seed: Of the choice of examples.
     """
     title = "Mined segments"
-    css = resources.files("duologue.metrics").joinpath("page.css").read_text(encoding="utf-8")
-    body = [_header(summary, title), _section("counts", "What there is", _counts(summary) + _legend())]
+    body = [_header(summary, title), html_section("counts", "What there is", _counts(summary) + _legend())]
     for axis in AXES:
         own = [segment for segment in segments if segment.axis == axis]
-        body.append(_section(axis, axis.replace("_", " "), f"<p>{_SAID[axis]}</p>{_examples(own, seed)}"))
-    body.append(_section("bad", "What could not be used", _bad(summary)))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<style>\n{css}{_STYLE}</style>\n</head>\n<body>\n<main>\n{''.join(body)}</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n' if content else ""
+        body.append(html_section(axis, axis.replace("_", " "), f"<p>{_SAID[axis]}</p>{_examples(own, seed)}"))
+    body.append(html_section("bad", "What could not be used", _bad(summary)))
+    return html_page(title, "".join(body), style=_STYLE)
 
 
 def _header(summary: MiningSummary, title: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
 from itertools import groupby
 
 from duologue.metrics.charts import render_fto, render_latency, stage_class
 from duologue.metrics.lanes import render_lanes
+from duologue.metrics.page import html_page, html_section, read_asset
 from duologue.metrics.rows import FEW_EVENTS, Row, axis_rows, clock, floor_rows, frame_count, measure_row, side_rows
 from duologue.metrics.svg import range_bar
 from duologue.metrics.types import CompatColumn, InteractivityReport, Side
@@ -46,34 +46,23 @@ def render_html(
     """
     sections = [
         _header(report, title, note),
-        _section("axes", "The four axes, beside people", _tiles(report)),
-        _section("picture", "Who spoke when", _picture(report, audio)),
-        _section("timing", "Timing", _charts(report)),
-        _section("measures", "All measures", _measures(report)),
-        _section("compat", "Under other definitions", _compat(report)),
-        _section("transcript", "What the agent said", _transcript(transcript, audio)),
+        html_section("axes", "The four axes, beside people", _tiles(report)),
+        html_section("picture", "Who spoke when", _picture(report, audio)),
+        html_section("timing", "Timing", _charts(report)),
+        html_section("measures", "All measures", _measures(report)),
+        html_section("compat", "Under other definitions", _compat(report)),
+        html_section("transcript", "What the agent said", _transcript(transcript, audio)),
     ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n<main>\n{''.join(sections)}</main>\n"
+    scripts = (
         f'<script type="application/json" id="report">{_inert(report.to_json(indent=None))}</script>\n'
-        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+        f"<script>\n{read_asset('page.js')}</script>\n"
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("duologue.metrics").joinpath(name).read_text(encoding="utf-8")
+    return html_page(title, "".join(sections), scripts=scripts)
 
 
 def _inert(json_text: str) -> str:
     # Inside a script element only "<" can end the element or open a comment.
     return json_text.replace("<", "\\u003c")
-
-
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section id="{name}">\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n' if content else ""
 
 
 def _header(report: InteractivityReport, title: str, note: str) -> str:
