@@ -50,6 +50,13 @@ def test_no_side_speaks_over_itself_and_words_are_in_order() -> None:
             assert all(0 <= word.start_s < word.end_s <= 90.0 for word in words)
 
 
+def test_the_agent_begins_on_frames() -> None:
+    faults = Behaviour(takes_over_pauses=True)
+    starts = [p.start_s / 0.08 for seed in range(6) for p in _compose(seed, faults).placed if p.side == "agent"]
+    assert len(starts) > 30
+    assert np.abs(np.array(starts) - np.round(starts)).max() < 1e-6
+
+
 def test_well_behaved_dialogues_have_human_timing() -> None:
     timelines = [_compose(seed) for seed in range(40)]
     # Tones have neither short answers nor the variety of lines: the shares of time are left to the real voices.

@@ -2,12 +2,16 @@
 
 The floor passes at offsets drawn from the human ones; turns hold human pauses; both sides backchannel; the user
 interrupts and the agent yields after a human latency. A `Behaviour` makes the agent depart from that on purpose.
+
+The agent begins to sound on frames of the codec, as the model that learns from it must: what it says has then the same
+codes every time.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ
 from duologue_align.synth.chat import UserText
 from duologue_align.synth.phrasing import phrase
 from duologue_align.synth.pieces import Piece, Sentence, Speaker
@@ -144,6 +148,8 @@ class Composer:
         if last is not None and offset_s < 0 and abs(last.end_s - end_s) < 0.01:
             offset_s = max(offset_s, -0.6 * last.piece.duration_s)
         start_s = self._timeline.free_from(side, max(0.1, end_s + offset_s))
+        if side == "agent":
+            start_s = _on_frame(start_s)
         self._timeline.note("floor_transfer", side, min(start_s, end_s), max(start_s, end_s), start_s - end_s)
         return start_s
 
@@ -163,6 +169,8 @@ class Composer:
             for index, piece in enumerate(self._speaker.speak(voice, sentence)):
                 if index > 0:
                     now_s += self._pause()
+                if side == "agent":
+                    now_s = _on_frame(now_s)
                 layout.append((now_s, piece))
                 now_s += piece.duration_s
             now_s += self._pause() if pauses else float(self._rng.uniform(*LATCH_S))
@@ -188,7 +196,7 @@ class Composer:
             self._backchannel("agent", layout, self._plan.agent_backchannels_per_min)
 
     def _take_over(self, pause_s: float) -> None:
-        start_s = pause_s + float(self._rng.uniform(0.15, 0.3))
+        start_s = _on_frame(pause_s + float(self._rng.uniform(0.15, 0.3)))
         reply = self._repertoire.stock("statement", self._rng, self._used)
         layout = self._lay_out("agent", start_s, phrase([reply], self._timing, self._rng, is_fluent=True))
         if layout and self._timeline.is_free("agent", start_s, _end(layout, start_s), 0.5):
@@ -210,6 +218,8 @@ class Composer:
         near = ends[int(self._rng.integers(len(ends)))]
         for _ in range(6):
             onset_s = near + self._timing.draw("backchannel_offset_s", self._rng)
+            if side == "agent":
+                onset_s = _on_frame(onset_s)
             until_s = onset_s + sum(piece.duration_s for piece in pieces)
             fits = start_s + 0.5 <= onset_s <= end_s - GOES_ON_S[side] and until_s <= end_s - 0.1
             if fits and pieces and self._timeline.is_free(side, onset_s, until_s, 1.2):
@@ -272,6 +282,12 @@ class Composer:
             questions = [line for line in asked if line.endswith("?")] or asked
             self._next_line = questions[int(self._rng.integers(len(questions)))]
         return text, "template"
+
+
+def _on_frame(at_s: float) -> float:
+    """Return the nearest beginning of a frame, at most 40 ms away: less than the shortest latch."""
+    frame_s = FRAME_SAMPLES / SAMPLE_RATE_HZ
+    return round(at_s / frame_s) * frame_s
 
 
 def _end(layout: Layout, otherwise_s: float) -> float:
