@@ -64,6 +64,7 @@ def stats(**changes: object) -> LiveStats:
         "playout_ms": 40.0,
         "lag_ms": 140.0,
         "drift_ppm": -37.4,
+        "received_ms": 840.0,
         "dropped_user_ms": 80.0,
         "cut_agent_ms": 20.0,
         "inserted_ms": 0.0,

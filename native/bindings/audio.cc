@@ -180,6 +180,23 @@ class Port {
     return out;
   }
 
+  // The real calls of one driver thread from number `since` on, as far as they are still known: the number to
+  // ask from next time, and one row (begun_ns, body_ns, flags) a call.
+  py::tuple calls_since(int thread, std::uint64_t since) const {
+    if (thread != 0 && thread != 1) fail("ConfigError", "there are two driver threads at most: 0 and 1");
+    std::vector<CallbackLog::Call> calls(CallbackLog::kCapacity);
+    std::uint64_t next = 0;
+    calls.resize(port_->callbacks[thread].log.read(since, calls.data(), &next));
+    py::array_t<std::int64_t> rows({static_cast<py::ssize_t>(calls.size()), py::ssize_t{3}});
+    for (py::ssize_t row = 0; row < rows.shape(0); ++row) {
+      const CallbackLog::Call& call = calls[static_cast<std::size_t>(row)];
+      rows.mutable_at(row, 0) = call.begun_ns;
+      rows.mutable_at(row, 1) = call.body_ns;
+      rows.mutable_at(row, 2) = call.flags;
+    }
+    return py::make_tuple(next, rows);
+  }
+
   // Of the driver thread that has been silent longest; 0 before the first call.
   std::int64_t last_call_ns() const {
     const std::int64_t first = port_->callbacks[0].last_ns.load(std::memory_order_acquire);
@@ -227,6 +244,7 @@ void bind_port(py::module_& module) {
       .def("silence_queued", [](Port& self) { return self.port().silence_queued(); })
       .def("clocks", &Port::clocks)
       .def("counters", &Port::counters)
+      .def("calls_since", &Port::calls_since, py::arg("thread"), py::arg("since"))
       .def("drive", &Port::drive, py::arg("input"), py::arg("output_samples"), py::kw_only(),
            py::arg("now_ns") = 0, py::arg("flags") = 0)
       .def_property_readonly("address",

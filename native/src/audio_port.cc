@@ -1,5 +1,6 @@
 #include "duologue/audio_port.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <new>
@@ -48,6 +49,46 @@ void DurationCounts::add(std::int64_t duration_ns) {
   }
 }
 
+void CallbackLog::reset() {
+  for (auto& slot : slots_) {
+    clear(slot.begun_ns);
+    clear(slot.body_ns);
+    clear(slot.flags);
+  }
+  clear(begun_);
+  clear(count_);
+}
+
+void CallbackLog::add(const Call& call) {
+  const std::uint64_t count = count_.load(std::memory_order_relaxed);
+  begun_.store(count + 1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  Slot& slot = slots_[count % kCapacity];
+  slot.begun_ns.store(call.begun_ns, std::memory_order_relaxed);
+  slot.body_ns.store(call.body_ns, std::memory_order_relaxed);
+  slot.flags.store(call.flags, std::memory_order_relaxed);
+  count_.store(count + 1, std::memory_order_release);
+}
+
+std::uint64_t CallbackLog::read(std::uint64_t from, Call* out, std::uint64_t* next) const {
+  const std::uint64_t count = count_.load(std::memory_order_acquire);
+  const std::uint64_t first = std::max(from, count > kCapacity ? count - kCapacity : 0);
+  *next = std::max(from, count);
+  for (std::uint64_t number = first; number < count; ++number) {
+    const Slot& slot = slots_[number % kCapacity];
+    out[number - first] = {slot.begun_ns.load(std::memory_order_relaxed),
+                           slot.body_ns.load(std::memory_order_relaxed),
+                           slot.flags.load(std::memory_order_relaxed)};
+  }
+  // What the writer may have overwritten meanwhile is left out.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  const std::uint64_t begun = begun_.load(std::memory_order_relaxed);
+  const std::uint64_t whole = begun > kCapacity ? std::max(first, begun - kCapacity) : first;
+  if (whole >= count) return 0;
+  std::copy(out + (whole - first), out + (count - first), out);
+  return count - whole;
+}
+
 void CallbackCounts::reset() {
   clear(calls);
   clear(late);
@@ -57,6 +98,7 @@ void CallbackCounts::reset() {
   clear(last_samples);
   gap.reset();
   body.reset();
+  log.reset();
 }
 
 void StampedCount::reset() {
@@ -256,6 +298,9 @@ extern "C" int duologue_audio_callback(const void* input, void* output, unsigned
     }
   }
   port->run(static_cast<const float*>(input), static_cast<float*>(output), samples, flags, begun_ns);
-  port->callbacks[input == nullptr ? 1 : 0].body.add(duologue::monotonic_ns() - begun_ns);
+  duologue::CallbackCounts& counts = port->callbacks[input == nullptr ? 1 : 0];
+  const std::int64_t body_ns = duologue::monotonic_ns() - begun_ns;
+  counts.body.add(body_ns);
+  counts.log.add({begun_ns, body_ns, static_cast<std::int64_t>(flags)});
   return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <thread>
 #include <vector>
@@ -124,6 +125,41 @@ void counts_what_it_lost() {
   CHECK(counts.gap.max_ns == 61'000'000LL);
 }
 
+void every_call_is_in_the_log() {
+  Fixture fixture;
+  const auto sent = tone(kBlock);
+  const duologue::CallbackLog& log = fixture.port->callbacks[0].log;
+  std::vector<duologue::CallbackLog::Call> calls(duologue::CallbackLog::kCapacity);
+  std::uint64_t next = 7;
+  CHECK(log.read(0, calls.data(), &next) == 0 && next == 0);
+  for (int call = 0; call < 3; ++call) {
+    duologue_audio_callback(sent.data(), nullptr, kBlock, nullptr, call == 1 ? 2 : 0, fixture.port);
+  }
+  CHECK(log.read(1, calls.data(), &next) == 2 && next == 3);
+  CHECK(calls[0].flags == 2 && calls[1].flags == 0);
+  CHECK(calls[0].begun_ns > 0 && calls[0].body_ns >= 0 && calls[0].begun_ns <= calls[1].begun_ns);
+  CHECK(log.read(next, calls.data(), &next) == 0 && next == 3);
+}
+
+void a_log_that_is_written_meanwhile_is_never_torn() {
+  auto log = std::make_unique<duologue::CallbackLog>();
+  log->reset();
+  constexpr std::int64_t kCalls = 300000;
+  std::thread writer([&] {
+    for (std::int64_t i = 0; i < kCalls; ++i) log->add({i, 3 * i, 5 * i});
+  });
+  std::vector<duologue::CallbackLog::Call> calls(duologue::CallbackLog::kCapacity);
+  std::uint64_t next = 0;
+  while (next < kCalls) {
+    const std::uint64_t count = log->read(next, calls.data(), &next);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const auto number = static_cast<std::int64_t>(next - count + i);
+      CHECK(calls[i].begun_ns == number && calls[i].body_ns == 3 * number && calls[i].flags == 5 * number);
+    }
+  }
+  writer.join();
+}
+
 void mute_gives_silence_to_the_conversation() {
   Fixture fixture;
   const auto sent = tone(kBlock);
@@ -159,6 +195,8 @@ int main() {
   a_gap_fades_out_and_in();
   silence_on_request_keeps_the_delay();
   counts_what_it_lost();
+  every_call_is_in_the_log();
+  a_log_that_is_written_meanwhile_is_never_torn();
   mute_gives_silence_to_the_conversation();
   the_clock_pair_is_never_torn();
   return duologue_test::report();

@@ -45,6 +45,22 @@ def test_stamps_are_on_the_monotonic_clock(shared: SharedPort) -> None:
     assert shared.port.last_call_ns == in_ns
 
 
+def test_every_real_call_is_told_once(shared: SharedPort) -> None:
+    port = shared.port
+    before = monotonic_ns()
+    for flags in (0, 2 | 4, 0):
+        port.drive(_noise(240), 240, flags=flags)
+    number, calls = port.calls_since(0, 1)
+    assert number == 3
+    assert calls[:, 2].tolist() == [6, 0]
+    assert before <= calls[0, 0] <= calls[1, 0] <= monotonic_ns()
+    assert (calls[:, 1] > 0).all()
+    assert port.calls_since(0, number)[1].shape == (0, 3)
+    assert port.calls_since(1, 0)[0] == 0
+    with pytest.raises(ConfigError, match="0 and 1"):
+        port.calls_since(2, 0)
+
+
 def test_muted_interrupted_and_missing_audio_is_counted(shared: SharedPort) -> None:
     port = shared.port
     port.write_output(_noise(720))

@@ -21,6 +21,34 @@ struct DurationCounts {
   void add(std::int64_t duration_ns);
 };
 
+// The newest calls of one driver thread, one by one, for a timeline; older ones are overwritten.
+class CallbackLog {
+ public:
+  static constexpr std::uint64_t kCapacity = 1024;
+
+  struct Call {
+    std::int64_t begun_ns;
+    std::int64_t body_ns;
+    std::int64_t flags;
+  };
+
+  void reset();
+  void add(const Call& call);
+  // Copies the calls from number `from` on that are still there to `out` (room for kCapacity), oldest first.
+  // Returns how many; `next` is the number of the call after them. Never blocks the writer.
+  std::uint64_t read(std::uint64_t from, Call* out, std::uint64_t* next) const;
+
+ private:
+  struct Slot {
+    std::atomic<std::int64_t> begun_ns;
+    std::atomic<std::int64_t> body_ns;
+    std::atomic<std::int64_t> flags;
+  };
+  Slot slots_[kCapacity];
+  std::atomic<std::uint64_t> begun_;  // calls whose slot may be half written
+  std::atomic<std::uint64_t> count_;  // calls that can be read
+};
+
 // What one driver thread counts. A duplex stream uses the first set only.
 struct CallbackCounts {
   std::atomic<std::uint64_t> calls;
@@ -32,6 +60,7 @@ struct CallbackCounts {
   std::atomic<std::int64_t> last_samples;  // its size
   DurationCounts gap;
   DurationCounts body;
+  CallbackLog log;
 
   void reset();
 };

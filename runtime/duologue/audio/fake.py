@@ -124,10 +124,12 @@ class FakeDevice:
         return (self._blocks[side] + 1) * self._period_s[side]
 
 
-def play_array(pcm: Pcm) -> User:
-    """Return a user who says `pcm` once and is silent after."""
+def play_array(pcm: Pcm, *, is_repeated: bool = False) -> User:
+    """Return a user who says `pcm` once and is silent after, or says it again and again."""
 
     def user(start: int, count: int) -> Pcm:
+        if is_repeated and len(pcm):
+            return pcm.take(np.arange(start, start + count), mode="wrap")
         block = pcm[start : start + count]
         return np.pad(block, (0, count - len(block))).astype(np.float32)
 
@@ -139,7 +141,8 @@ class FakeSpec:
     """A fake device in real time, for conversations without sound hardware.
 
     Attributes:
-        user: Recording that the microphone hears once; None for silence.
+        user: Recording that the microphone hears; None for silence.
+        is_repeated: Whether it begins again at its end.
         sample_rate_hz: Nominal rate of both directions.
         block_ms: Length of a driver call.
         timing: How the clocks run.
@@ -149,6 +152,7 @@ class FakeSpec:
     """
 
     user: str | None = None
+    is_repeated: bool = False
     sample_rate_hz: int = 24_000
     block_ms: float = 20.0
     timing: FakeTiming = FakeTiming()
@@ -174,7 +178,7 @@ class FakeSpec:
             sound = AudioFile(self.user).read(self.sample_rate_hz)
         device = FakeDevice(
             shared.port,
-            play_array(sound),
+            play_array(sound, is_repeated=self.is_repeated),
             self.timing,
             sample_rate_hz=self.sample_rate_hz,
             block_samples=block,

@@ -105,6 +105,7 @@ class LiveStats:
         playout_ms: Time a frame may take now before the loudspeaker runs dry.
         lag_ms: Audio under way now.
         drift_ppm: How much faster the loudspeaker's clock runs than the microphone's; None until it is known.
+        received_ms: User's audio that found room in the ring since the device was opened.
         dropped_user_ms: User's audio that waited too long and was dropped.
         cut_agent_ms: Agent's audio left out to catch up.
         inserted_ms: Silence put in to reach the normal lag.
@@ -124,6 +125,7 @@ class LiveStats:
     playout_ms: float
     lag_ms: float
     drift_ppm: float | None
+    received_ms: float
     dropped_user_ms: float
     cut_agent_ms: float
     inserted_ms: float

@@ -300,6 +300,7 @@ class Worker:
             playout_ms=1e3 * self._loop.target_lag_s - FRAME_MS,
             lag_ms=1e3 * self._loop.lag_s(),
             drift_ppm=self._loop.drift_ppm,
+            received_ms=1e3 * port.clocks()[0] / port.input_hz,
             dropped_user_ms=1e3 * done.dropped_user / SAMPLE_RATE_HZ,
             cut_agent_ms=1e3 * done.cut_agent / SAMPLE_RATE_HZ,
             inserted_ms=1e3 * done.inserted / SAMPLE_RATE_HZ,
