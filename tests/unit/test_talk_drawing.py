@@ -144,6 +144,15 @@ def test_recording_is_said_in_words() -> None:
     assert "recorded into tapes" in words.message_line(on, 80).plain
 
 
+def test_a_recording_that_ended_is_no_longer_claimed() -> None:
+    talk = _talk(record_folder="tapes")
+    talk.apply(Event(kind="recording_ended", side=None, start_s=1, end_s=1, detail={"message": "disk full"}))
+    assert "RECORDING FAILED" in words.head_line(talk.view(), 80).plain
+    assert words.message_line(talk.view(), 80).plain == "disk full"
+    talk.say("")
+    assert "recorded" not in words.message_line(talk.view(), 80).plain
+
+
 def test_headphones_are_advised_without_echo_cancellation() -> None:
     assert "headphones" in words.message_line(_talk().view(), 80).plain
     assert "Echo cancellation is on" in words.message_line(_talk(has_echo_canceller=True).view(), 120).plain

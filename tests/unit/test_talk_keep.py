@@ -6,6 +6,7 @@ import io
 import json
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,19 +193,39 @@ DEVICES = [
 
 
 def test_the_next_device_goes_round_and_leaves_the_other_side() -> None:
-    spec = PortAudioSpec(input="USB", output=1)
-    for side, name, wanted in [("input", "USB", 2), ("input", "default", "USB"), ("output", "USB", "HDMI")]:
-        found = next_device(spec, side, name, lambda: DEVICES)  # type: ignore[arg-type]
-        assert isinstance(found, PortAudioSpec)
-        assert (found.input, found.output) == ((wanted, 1) if side == "input" else ("USB", wanted))
+    spec: object = PortAudioSpec(input="USB", output=0)
+    rounds = [("input", "USB", (2, 0)), ("input", "default", (3, 0)), ("input", "default", ("USB", 0))]
+    for side, name, wanted in [*rounds, ("output", "USB", ("USB", "HDMI"))]:
+        spec = next_device(spec, side, name, lambda: DEVICES)  # type: ignore[arg-type]
+        assert isinstance(spec, PortAudioSpec)
+        assert (spec.input, spec.output) == wanted
+    spec = PortAudioSpec(input="USB")
     gone = next_device(spec, "input", "unplugged", lambda: DEVICES)
     assert isinstance(gone, PortAudioSpec)
     assert gone.input == "USB"
 
 
+def test_devices_of_one_name_are_all_reached() -> None:
+    twins = [_device(index, name, "ALSA", 1, 0) for index, name in enumerate(["USB", "USB", "Built-in"])]
+    spec, name, met = PortAudioSpec(input="Built-in"), "Built-in", []
+    for _ in range(4):
+        found = next_device(spec, "input", name, lambda: twins)
+        assert isinstance(found, PortAudioSpec)
+        spec = found
+        met.append(found.input)
+        name = twins[found.input].name if isinstance(found.input, int) else str(found.input)
+    assert met == [0, 1, "Built-in", 0]
+    twins[1] = replace(twins[1], is_default_input=True)
+    default = next_device(PortAudioSpec(), "input", "USB", lambda: twins)
+    assert isinstance(default, PortAudioSpec)
+    assert default.input == "Built-in"
+
+
 def test_no_other_device_is_said() -> None:
     with pytest.raises(DeviceError, match="no other microphone"):
         next_device(PortAudioSpec(), "input", "USB", lambda: DEVICES[:2])
+    with pytest.raises(DeviceError, match="no other loudspeaker"):
+        next_device(PortAudioSpec(), "output", "gone", lambda: [])
     with pytest.raises(ConfigError, match="start without --input fake"):
         next_device(FakeSpec(), "output", "fake", lambda: DEVICES)
 
@@ -225,3 +246,15 @@ def test_every_talk_is_recorded_into_a_folder_of_its_own(tmp_path: Path, monkeyp
     assert first != second
     assert first.parent == second.parent == tmp_path / "calls"
     assert named == tmp_path / "tapes"
+
+
+def test_a_talk_that_never_began_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_options: object, _config: object, recording: Path) -> None:
+        assert recording.is_file()
+        raise DeviceError("no device")
+
+    monkeypatch.setattr("duologue.talk.command._open", refuse)
+    (tmp_path / "mine").mkdir()
+    for folder in ("deep/in/there", "mine", "mine/new"):
+        assert main(["talk", "--json", "--record", str(tmp_path / folder)]) == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]

@@ -63,19 +63,20 @@ def run(options: argparse.Namespace) -> int:
         DuologueError: A setting is wrong, the agent cannot be loaded or the device does not open.
     """
     from duologue.recorder import session_folder
-    from duologue.talk.keep import partial_recording
+    from duologue.talk.keep import discard_recording, missing_folders, partial_recording
 
     _check(options)
     config = _agent_config(options)
     if options.record is None and config.record is not None:
         options.record = session_folder(Path(config.record))
     out = options.out or options.record or _DEFAULT_OUT
+    made = missing_folders(options.record) if options.record is not None else []
     recording = partial_recording(options.record) if options.record is not None else None
     try:
         live = _open(options, config, recording)
     except BaseException:
         if recording is not None:
-            recording.unlink(missing_ok=True)
+            discard_recording(recording, made)
         raise
     with live:
         return _hold(options, config, live, out, recording)

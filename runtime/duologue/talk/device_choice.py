@@ -61,14 +61,25 @@ def next_device(
     host_api = (device.host_api or "").lower()
     able = [one for one in list_devices() if one.channels(side) > 0 and host_api in one.host_api.lower()]
     able = [one for one in able if one.name != _OURSELVES]
-    places = [place for place, one in enumerate(able) if one.name == name]
-    if all(one.name == name for one in able):
+    now = _place(able, device.input if side == "input" else device.output, name, side)
+    if not able or (now is not None and len(able) == 1):
         raise DeviceError(f"this machine has no other {'microphone' if side == 'input' else 'loudspeaker'}")
-    chosen = able[(places[-1] + 1) % len(able)] if places else able[0]
+    chosen = able[(now + 1) % len(able)] if now is not None else able[0]
     # A name outlasts the coming and going of devices, an index does not.
     is_alone = [one.name for one in able].count(chosen.name) == 1
     wanted = chosen.name if is_alone else chosen.index
     return replace(device, input=wanted) if side == "input" else replace(device, output=wanted)
+
+
+def _place(able: Sequence[DeviceInfo], wanted: int | str | None, name: str, side: Side) -> int | None:
+    """Return where the device at hand stands; of several of its name, by its index or because it is the default."""
+    places = [place for place, one in enumerate(able) if one.name == name]
+    for place in places:
+        one = able[place]
+        is_default = one.is_default_input if side == "input" else one.is_default_output
+        if one.index == wanted or (wanted is None and is_default):
+            return place
+    return places[0] if places else None
 
 
 def _recording(microphone: str) -> str | None:

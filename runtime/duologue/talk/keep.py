@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import soundfile
@@ -33,6 +34,24 @@ def partial_recording(folder: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot record there ({error.strerror}); give another folder") from error
     return path
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Return the folders that `partial_recording` would make, innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def discard_recording(recording: Path, made: Sequence[Path]) -> None:
+    """Take back what `partial_recording` did for a conversation that never began.
+
+    Args:
+        recording: What it returned.
+        made: What `missing_folders` had returned before; a folder that holds anything else stays.
+    """
+    recording.unlink(missing_ok=True)
+    with suppress(OSError):
+        for folder in made:
+            folder.rmdir()
 
 
 def keep(takes: Sequence[Take], out: Path, *, note: str, recording: Path | None) -> list[Path]:

@@ -85,6 +85,7 @@ class View:
         late_frames: Frames over the 80 ms budget.
         sampling: How the agent draws its tokens now.
         is_muted: Whether the agent hears silence.
+        is_recording: Whether the sound is being kept; no longer once the disk failed.
         message: What a key did or what happened in the last seconds, and its tone.
         device_error: Why there is no device now, or "".
         ended: Why the conversation is over, or "".
@@ -103,6 +104,7 @@ class View:
     late_frames: int
     sampling: Sampling
     is_muted: bool
+    is_recording: bool
     message: tuple[str, Tone]
     device_error: str
     ended: str
@@ -123,6 +125,7 @@ class TalkState:
         self._agent_index = 0
         self._sampling = sampling
         self._is_muted = False
+        self._is_recording = setup.record_folder is not None
         self._message: tuple[str, Tone] = ("", "")
         self._said_at_s = 0.0
         self._device_error = self._ended = ""
@@ -152,6 +155,9 @@ class TalkState:
             elif event.kind == "device_returned":
                 self._device_error = ""
                 self.say(str(event.detail["message"]), "good")
+            elif event.kind == "recording_ended":
+                self._is_recording = False
+                self.say(str(event.detail["message"]), "bad")
             elif event.kind == "error":
                 self._ended = str(event.detail["message"])
 
@@ -236,6 +242,7 @@ class TalkState:
                 late_frames=self._late_frames,
                 sampling=self._sampling,
                 is_muted=self._is_muted,
+                is_recording=self._is_recording,
                 message=self._message if monotonic() - self._said_at_s < _SHOWN_S else ("", ""),
                 device_error=self._device_error,
                 ended=self._ended,

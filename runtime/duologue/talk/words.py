@@ -28,8 +28,10 @@ _HINT_S = 8.0
 def head_line(view: View, width: int) -> Text:
     """Say how long the conversation lasts, with whom and through which device, and whether it is muted or recorded."""
     line = Text(f"duologue talk  {clock(view.time_s)}  ", style="bold")
-    if view.setup.record_folder is not None:
+    if view.is_recording:
         line.append("RECORDING", style=f"bold {STYLES['bad']} reverse")
+    elif view.setup.record_folder is not None:
+        line.append("RECORDING FAILED", style=f"bold {STYLES['bad']}")
     else:
         line.append("not recording", style=STYLES["dim"])
     if view.is_muted:
@@ -83,7 +85,7 @@ def keys_line(view: View, width: int) -> Text:
 def _hint(view: View) -> str:
     if view.setup.note and int(view.time_s // _HINT_S) % 2:
         return view.setup.note
-    if view.setup.record_folder is not None:
+    if view.is_recording:
         return f"This conversation is being recorded into {view.setup.record_folder}."
     if not view.setup.has_echo_canceller:
         return "Wear headphones: echo cancellation is off, or the agent hears itself (--aec for loudspeakers)."
