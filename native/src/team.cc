@@ -15,14 +15,14 @@ namespace duologue {
 namespace {
 
 constexpr int kIdleSpins = 4000;
-// A chunk takes tens of microseconds. Whoever waits longer than this for one waits for a thread that has lost
-// its processor, and is better off alone for a while: some dozens of frames, more each time it happens again
-// soon.
+// A chunk takes tens of microseconds: a longer wait for one is a wait for a thread that lost its processor.
 constexpr int kFinishSpins = 2000;
-constexpr auto kStall = std::chrono::microseconds(300);
-constexpr int kFirstRest = 8000;
-constexpr int kLongestRest = 64000;
-constexpr int kForgetAfter = 20000;
+constexpr auto kMostCredit = std::chrono::milliseconds(5);
+// Jobs that a useless worker rests, a frame or two at first and twice as many each time it is useless again
+// within as many: a neighbour that never rests costs a stall in some dozens of frames.
+constexpr int kFirstRest = 200;
+constexpr int kLongestRest = 8000;
+
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
   _mm_pause();
@@ -47,8 +47,6 @@ std::uint64_t back_of(std::uint64_t range) {
 }
 
 }  // namespace
-
-Team::Team() : next_rest_(kFirstRest) {}
 
 Team::~Team() {
   if (threads_ == 1) return;
@@ -121,9 +119,14 @@ void Team::run(int chunks, Chunk work, const void* context) {
   const std::uint64_t generation = (range_.load(std::memory_order_relaxed) >> 32) + 1;
   range_.store(generation << 32 | static_cast<std::uint64_t>(chunks));
   wake();
-  while (claim(true)) {
-  }
+  const auto begin = Clock::now();
+  int own = 0;
+  while (claim(true)) ++own;
+  const auto end = Clock::now();
   finish(chunks);
+  // A third of what the chunks of the worker would have taken here: two threads share the memory.
+  credit_ = std::min<Clock::duration>(credit_ + (end - begin) * (chunks - own) / (3 * std::max(own, 1)),
+                                      kMostCredit);
 }
 
 void Team::finish(int chunks) {
@@ -131,11 +134,13 @@ void Team::finish(int chunks) {
     if (done_.load(std::memory_order_acquire) == chunks) return;
     relax();
   }
-  const auto since = std::chrono::steady_clock::now();
+  const auto since = Clock::now();
   while (done_.load(std::memory_order_acquire) != chunks) std::this_thread::yield();
-  if (std::chrono::steady_clock::now() - since < kStall) return;
-  jobs_to_rest_ = next_rest_;
-  next_rest_ = std::min(2 * next_rest_, kLongestRest);
+  credit_ -= Clock::now() - since;
+  if (credit_ >= Clock::duration::zero()) return;
+  credit_ = Clock::duration::zero();
+  rest_ = jobs_since_rest_ < rest_ ? std::min(2 * rest_, kLongestRest) : kFirstRest;
+  jobs_to_rest_ = rest_;
   jobs_since_rest_ = 0;
 }
 
@@ -144,10 +149,7 @@ bool Team::is_resting() {
     --jobs_to_rest_;
     return true;
   }
-  if (++jobs_since_rest_ >= kForgetAfter) {
-    jobs_since_rest_ = 0;
-    next_rest_ = kFirstRest;
-  }
+  jobs_since_rest_ = std::min(jobs_since_rest_ + 1, kLongestRest);
   return false;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -12,13 +13,14 @@ namespace duologue {
 
 // The caller takes chunks from the front, the worker from the back, until they meet: a worker that is not
 // scheduled costs nothing, because the caller then does every chunk itself; one that loses its processor in
-// the middle of a chunk is left to rest for many jobs. An idle worker spins briefly and then sleeps. In a
-// forked child, where the worker does not exist, the caller is alone.
+// the middle of chunks so often that it costs more than it saves is left to rest for many jobs. An idle
+// worker spins briefly and then sleeps. In a forked child, where the worker does not exist, the caller is
+// alone.
 class Team {
  public:
   using Chunk = void (*)(const void* context, int chunk);
 
-  Team();
+  Team() = default;
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -30,6 +32,7 @@ class Team {
   void run(int chunks, Chunk work, const void* context);
 
  private:
+  using Clock = std::chrono::steady_clock;
   bool claim(bool from_front);
   void finish(int chunks);
   bool is_resting();
@@ -45,9 +48,10 @@ class Team {
   };
 
   int threads_ = 1;
+  Clock::duration credit_{};  // time the worker saved, less what was spent waiting for it
+  int rest_ = 0;              // jobs of the last one
   int jobs_to_rest_ = 0;
   int jobs_since_rest_ = 0;
-  int next_rest_;
   long process_ = 0;
   std::unique_ptr<Worker> worker_;
   // generation << 32 | front << 16 | back: one word, so that a late worker cannot take a chunk of a newer
