@@ -202,16 +202,22 @@ def find_delay(said: np.ndarray, heard: np.ndarray, *, limit: int) -> int:
     return int(np.argmax(np.fft.irfft(spectrum, size)[:limit]))
 
 
-def loop_delays_ms(said: np.ndarray, heard: np.ndarray, recorded: np.ndarray) -> list[float]:
+def loop_delays_ms(
+    said: np.ndarray, heard: np.ndarray, recorded: np.ndarray, *, begin: int | None = None
+) -> list[tuple[int, float]]:
     """Delay of each second of the agent's sound at the user's ear against the user's sound of the same frames.
+
+    Returns (second of his recording, delay) for every second in which it can be told.
 
     Args:
         said: What the user said.
         heard: What he heard, on the same clock.
         recorded: Both as the agent's process had them, frame beside frame; all at 24 kHz.
+        begin: Where in `recorded` the user began; None looks for his first words there.
     """
     rate_hz = 24_000
-    begin = find_delay(said[: 5 * rate_hz], recorded[:, 0], limit=10 * rate_hz)
+    if begin is None:
+        begin = find_delay(said[: 5 * rate_hz], recorded[:, 0], limit=10 * rate_hz)
     found = []
     for at in range(0, len(heard) - 2 * rate_hz, rate_hz):
         # A lost cycle of the device shortens the recording.
@@ -227,7 +233,7 @@ def loop_delays_ms(said: np.ndarray, heard: np.ndarray, recorded: np.ndarray) ->
         likeness = float(np.dot(echo, piece) / (np.linalg.norm(echo) * np.linalg.norm(piece) + 1e-9))
         # Seconds of silence and those in which the lag was changed say nothing.
         if likeness > 0.9 and np.sqrt(np.mean(piece**2)) > 1e-3:
-            found.append(1e3 * delay / rate_hz)
+            found.append((at // rate_hz, 1e3 * delay / rate_hz))
     return found
 
 

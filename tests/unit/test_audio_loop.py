@@ -121,23 +121,31 @@ def test_other_rates_return_the_tone_at_the_same_lag(simulate: Callable[..., Sim
     assert read_counters(simulation.port).concealed_output_samples == 0
 
 
+@pytest.mark.parametrize("adapts_playout", [False, True])
 @pytest.mark.parametrize("drift_ppm", [-200.0, 200.0])
 def test_ten_minutes_of_drift_lose_nothing_and_do_not_click(
-    simulate: Callable[..., Simulation], drift_ppm: float
+    simulate: Callable[..., Simulation], drift_ppm: float, adapts_playout: bool
 ) -> None:
     rate_hz = 16_000
     timing = FakeTiming(input_ppm=37.0, output_ppm=37.0 + drift_ppm, is_one_clock=False, jitter_ms=0.5)
-    simulation = simulate(_tone(rate_hz, hz=200), timing, rate_hz=rate_hz)
-    simulation.run(600.0)
+    settings = LoopSettings(adapts_playout=adapts_playout)
+    simulation = simulate(_tone(rate_hz, hz=200), timing, rate_hz=rate_hz, settings=settings)
+    # Replies that come later in the second half than in the first, up to 15 ms.
+    simulation.run(600.0, late_s=lambda now_s: 0.005 + 0.010 * (now_s > 300) * (now_s % 7 < 1))
     counters = read_counters(simulation.port)
     assert counters.concealed_output_samples == 0
     assert counters.lost_input_samples == 0
     done = simulation.loop.counters
     assert (done.dropped_user, done.cut_agent, done.refused_output) == (0, 0, 0)
+    # The first frame puts the two clocks together.
+    assert done.inserted < 24
     assert simulation.loop.drift_ppm == pytest.approx(drift_ppm, abs=5)
     # The stamps' jitter shows in single values; a second's mean shows the lag.
     lags_ms = np.convolve([frame.lag_ms for frame in simulation.frames], np.full(12, 1 / 12), mode="valid")
-    assert np.abs(lags_ms - 120).max() < 1.5
+    for half, late_ms in ((slice(750, 3700), 5), (slice(4500, None), 15)):
+        # The latest reply, the meter's 6 ms to spare and a block, which is complete before it is called for.
+        normal_ms = 80 + late_ms + 6 + 20 if adapts_playout else 120
+        assert np.abs(lags_ms[half] - normal_ms).max() < (3 if adapts_playout else 1.5)
     # A click would stand out of the tone's second difference, which the drift does not change.
     second = np.abs(np.diff(simulation.heard[rate_hz:], n=2))
     assert second.max() < 1.05 * 0.5 * (2 * np.pi * 200 / rate_hz) ** 2 + 2e-4
@@ -261,11 +269,22 @@ def test_the_playout_follows_over_two_clocks_without_a_cut(simulate: Callable[..
 
 
 def test_a_stall_is_no_jitter() -> None:
-    meter = PlayoutMeter(0.030)
+    meter = PlayoutMeter(0.030, max_s=0.48)
     assert meter.add(0.5) == pytest.approx(0.076)
     for _ in range(WINDOW_FRAMES):
         meter.add(0.010)
     assert meter.playout_s == pytest.approx(0.016)
+
+
+def test_an_engine_that_is_always_too_slow_does_not_lengthen_the_lag_without_end(
+    simulate: Callable[..., Simulation],
+) -> None:
+    settings = LoopSettings(adapts_playout=True)
+    simulation = simulate(play_array(np.zeros(1, dtype=np.float32)), settings=settings)
+    simulation.run(60.0, late_s=lambda now_s: 0.7)
+    assert simulation.loop.target_lag_s == pytest.approx(0.080 + 0.480)
+    simulation.run(90.0, late_s=lambda now_s: 0.010)
+    assert simulation.frames[-1].lag_ms < 120
 
 
 def test_a_driver_that_gives_nan_does_not_stop_the_conversation(simulate: Callable[..., Simulation]) -> None:

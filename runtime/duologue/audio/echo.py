@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from duologue.config import Sampling
 from duologue.metrics.meter import InteractivityMeter
 from duologue.session import Session
-from duologue.types import Codes, Pcm, StepOutput
+from duologue.types import FRAME_SAMPLES, Codes, Pcm, StepOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,26 +21,32 @@ class EchoAgent:
 
     Attributes:
         step_ms: Time a step pretends to need.
+        delay_frames: Frames it waits before it says back; with some, there are answers, overlaps and interruptions.
         note: As `DuplexAgent.note`.
     """
 
     step_ms: float = 0.0
+    delay_frames: int = 0
     note: str = "This agent is an echo: it returns what it hears."
 
     def session(self, *, seed: int = 0) -> Session:
         """Open a conversation with the echo."""
         meter = InteractivityMeter(user_detector="level", agent_detector="level")
-        parts: dict[str, Any] = {"codec": _EchoCodec(), "engine": _EchoEngine(self.step_ms), "tokenizer": _NoText()}
+        codec, engine = _EchoCodec(self.delay_frames), _EchoEngine(self.step_ms)
+        parts: dict[str, Any] = {"codec": codec, "engine": engine, "tokenizer": _NoText()}
         return Session(**parts, meter=meter)
 
 
 class _EchoCodec:
+    def __init__(self, delay_frames: int) -> None:
+        self._waiting = deque([np.zeros(FRAME_SAMPLES, dtype=np.float32)] * delay_frames)
+
     def encode_step(self, frame: Pcm) -> Codes:
-        self._frame = frame.copy()
+        self._waiting.append(frame.copy())
         return np.zeros(8, dtype=np.int32)
 
     def decode_step(self, codes: Codes) -> Pcm:
-        return self._frame
+        return self._waiting.popleft()
 
 
 class _EchoEngine:

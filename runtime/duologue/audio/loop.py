@@ -46,7 +46,7 @@ class LoopSettings:
     Attributes:
         playout_ms: Time a frame may take from its last sample to its first reply sample at the loudspeaker's ring.
         adapts_playout: Whether that is only the beginning and follows how late the replies come.
-        max_backlog_ms: User's audio that may wait before the oldest is dropped.
+        max_backlog_ms: User's audio that may wait before the oldest is dropped, and the most that playout adapts to.
         max_lag_ms: Excess over the normal lag above which loud frames are cut, too.
     """
 
@@ -127,7 +127,9 @@ class DuplexLoop:
         self.step = step
         self._settings = settings
         self._playout_s = settings.playout_ms / 1e3
-        self._playout = PlayoutMeter(self._playout_s) if settings.adapts_playout else None
+        # Older audio of the user is dropped, so no reply can be of use that comes later.
+        max_s = settings.max_backlog_ms / 1e3
+        self._playout = PlayoutMeter(self._playout_s, max_s=max_s) if settings.adapts_playout else None
         self.attach(port, is_one_clock=is_one_clock)
 
     def attach(self, port: AudioPort, *, is_one_clock: bool) -> None:

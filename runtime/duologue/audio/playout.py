@@ -15,16 +15,19 @@ class PlayoutMeter:
 
     A frame's reply is late by the user's audio that has come in since the frame was complete. The latest reply of ten
     seconds, and 6 ms to spare, is what must wait. A reply later than that by more than 40 ms is a stall and
-    no jitter: it counts for 40 ms, and the loop makes up for the rest.
+    no jitter: it counts for 40 ms, and the loop makes up for the rest. However late replies are, no more than a
+    maximum waits.
     """
 
-    def __init__(self, playout_s: float) -> None:
+    def __init__(self, playout_s: float, *, max_s: float) -> None:
         """Start with an estimate, which stands until ten seconds have passed or more is needed.
 
         Args:
             playout_s: The estimate.
+            max_s: The maximum, if the estimate is not above it.
         """
         self.playout_s = playout_s
+        self._max_s = max(max_s, playout_s)
         self._late_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
 
     def add(self, late_s: float) -> float:
@@ -34,7 +37,7 @@ class PlayoutMeter:
             late_s: How late it came.
         """
         self._late_s.append(min(late_s, self.playout_s + _STALL_S))
-        needed_s = max(self._late_s) + _GUARD_S
+        needed_s = min(max(self._late_s) + _GUARD_S, self._max_s)
         if len(self._late_s) == WINDOW_FRAMES or needed_s > self.playout_s:
             self.playout_s = needed_s
         return self.playout_s
