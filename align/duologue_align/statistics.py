@@ -108,6 +108,25 @@ class Resampling:
         counts: npt.NDArray[np.float64] = rng.multinomial(drawn, shares, size=draws).astype(np.float64)
         self._counts = counts[:, np.arange(clusters) % max(drawn, 1)]
 
+    @classmethod
+    def crossed(cls, runs: int, clusters: Sequence[int], *, draws: int = 2000, seed: int = 0) -> Resampling:
+        """Draw runs and users together, for conversations that every run had alike.
+
+        Args:
+            runs: Runs; the figures take their conversations one run after the other.
+            clusters: Number of the user, or of whatever else is drawn as a whole, in each conversation of a run.
+            draws: Resamples.
+            seed: Same seed, same intervals.
+
+        Source: Owen 2007, the pigeonhole bootstrap.
+        """
+        owners = np.asarray(clusters, dtype=np.int64)
+        made = cls(int(owners.max(initial=-1)) + 1, draws=draws, seed=seed)
+        # A run alone is drawn every time.
+        times = cls(runs, draws=draws, seed=seed + 1)._counts
+        made._counts = (times[:, :, None] * made._counts[:, None, owners]).reshape(draws, -1)
+        return made
+
     def ratio(self, parts: Sequence[tuple[float, float]]) -> Estimate:
         """Estimate the sum of the first numbers over the sum of the second, one pair per conversation."""
         sums = self._counts @ np.asarray(parts, dtype=np.float64).reshape(-1, 2)

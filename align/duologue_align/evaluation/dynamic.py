@@ -200,6 +200,31 @@ def evaluate_dynamic(
     )
 
 
+def tally_conversations(
+    contestant: Contestant,
+    voices: Sequence[Voice],
+    options: DynamicOptions,
+    *,
+    out: Path | None = None,
+    quality: Quality | None = None,
+    progress: Any = None,
+) -> list[Tally]:
+    """Let one agent converse as in `evaluate_dynamic`; return what each conversation adds to the figures.
+
+    Conversation k is with voice k modulo their number, as there, so that runs of one agent after another can be pooled.
+    """
+    opener = _openers([contestant], [], options.seed)[contestant.name]
+    numbers = range(options.conversations)
+    found = [
+        _one(contestant.name, k, opener, voices[k % len(voices)], options, out, contestant.signature)
+        for k in (progress(numbers) if progress else numbers)
+    ]
+    tallies = [_tally(conversation) for conversation in found]
+    if quality is not None:
+        _judge(found, tallies, quality)
+    return tallies
+
+
 def _openers(contestants: Sequence[Contestant], partners: Sequence[Voice], first: int) -> dict[str, Opener]:
     def of_agent(contestant: Contestant) -> Opener:
         return lambda seconds, seed: SessionTalker(contestant.agent, seed)

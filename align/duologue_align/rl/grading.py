@@ -34,11 +34,13 @@ class Graded:
         axis: Of its segment.
         components: By name; nan where one says nothing.
         total: The preset's weighted mean.
+        rules: The same without the judge.
     """
 
     axis: Axis
     components: dict[str, float]
     total: float
+    rules: float
 
 
 class Grader:
@@ -70,12 +72,13 @@ class Grader:
             Reply(activity=item.activity, text=item.text, judge_score=mark)
             for item, mark in zip(heard, marks, strict=True)
         ]
-        names = list(self._preset.axes[segment.axis].weights)
+        weights = self._preset.axes[segment.axis].weights
         return [
             Graded(
                 axis=segment.axis,
-                components=dict(zip(names, components, strict=True)),
+                components=(named := dict(zip(weights, components, strict=True))),
                 total=self._preset.total(situation, components),
+                rules=_without_judge(named, weights),
             )
             for components in self._preset.score_group(situation, replies)
         ]
@@ -91,7 +94,7 @@ class Grader:
             scores = torch.stack([_column([item.components[name] for item in group]) for name in weights])
             found = decoupled_advantages(scores, _column(list(weights.values())), std_floor=floor)
         else:
-            rules = _column([_without_judge(item, weights) for item in group])
+            rules = _column([item.rules for item in group])
             judged = _column([item.components.get(JUDGED, math.nan) for item in group])
             scores, both = torch.stack([rules, judged]), _column([1.0, settings.judge_weight])
             found = decoupled_advantages(scores, both, std_floor=floor)
@@ -113,11 +116,11 @@ def user_words(segment: Segment, situation: Situation) -> str:
     return " ".join(" ".join(inside).split())
 
 
-def _without_judge(item: Graded, weights: dict[str, float]) -> float:
+def _without_judge(components: dict[str, float], weights: dict[str, float]) -> float:
     known = [
-        (weight, item.components[name])
+        (weight, components[name])
         for name, weight in weights.items()
-        if name != JUDGED and not math.isnan(item.components[name])
+        if name != JUDGED and not math.isnan(components[name])
     ]
     whole = sum(weight for weight, _ in known)
     return sum(weight * value for weight, value in known) / whole if whole else math.nan

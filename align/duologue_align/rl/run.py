@@ -24,9 +24,11 @@ import torch
 from tqdm import tqdm
 
 from duologue.errors import ConfigError
+from duologue.model.checkpoint import Checkpoint
 from duologue.model.load import load_model, parse_dtype
 from duologue.replacing import replace_file
 from duologue_align.checkpointing import Checkpoints, StopRequest
+from duologue_align.corpus.conversation import Split
 from duologue_align.judge.panel import JudgePanel
 from duologue_align.rewards import RewardPreset
 from duologue_align.rl.adapter import make_trained
@@ -37,7 +39,7 @@ from duologue_align.rl.rollout import Rollouts, roll_out_all
 from duologue_align.rl.sampler import Group, Sampler, read_pool
 from duologue_align.rl.samples import write_samples
 from duologue_align.rl.scenes import SceneMaker, open_bundle
-from duologue_align.rl.settings import AlignSettings, RewardSettings, changed_fields
+from duologue_align.rl.settings import AlignSettings, DataSettings, RewardSettings, changed_fields
 from duologue_align.rl.trainer import GrpoTrainer, Lesson
 from duologue_align.rl.trial import Take, Trial, summarise
 from duologue_align.segments.reader import MANIFEST
@@ -47,6 +49,7 @@ from duologue_align.sft.processes import Processes
 _MAY_CHANGE = {
     "model",
     "data.segments",
+    "data.test_segments",
     "run.steps",
     "run.rows",
     "run.train_rows",
@@ -56,7 +59,7 @@ _MAY_CHANGE = {
     f"run.{name}"
     for name in ("valid_every", "valid_segments", "test_segments", "test_judge", "samples", "save_every", "keep")
 }
-TEST = "test.json"
+TEST, TEST_FORMAT = "test.json", 2
 TEST_REWARD = "duologue"
 """Rewards by which runs are compared, whatever they were trained on."""
 
@@ -124,7 +127,7 @@ class _Run:
         threads: int,
         tell: Callable[[str], None],
     ) -> None:
-        self.settings, self.out = settings, out
+        self.settings, self.out, self.threads = settings, out, threads
         self.processes = Processes.join(device)
         self.tell = tell if self.processes.is_first else _silence
         if settings.run.groups % self.processes.count:
@@ -145,9 +148,12 @@ class _Run:
             self.bundle.mimi, self.bundle.tokenizer, detector=settings.reward.detector, threads=threads
         )
         self.trainer = self._make_trainer(device)
-        self.trials: dict[str, Trial] = {}
+        self.trial: Trial | None = None
         self.checkpoints = Checkpoints(out / "checkpoints", keep=settings.run.keep)
-        self.signature = _signature(Path(data.segments))
+        self.signatures = {
+            "base": _digest(*_weights_of(self.bundle.checkpoint)),
+            "segments": _digest(Path(data.segments) / MANIFEST),
+        }
         self.seconds, self.valid = 0.0, dict[str, Any]()
         self._resume(is_resumed)
         self.journal = Journal(out, self.trainer.step, is_writing=self.processes.is_first)
@@ -208,8 +214,9 @@ class _Run:
         changed = set(changed_fields(saved["settings"], _plain(self.settings.to_dict()))) - _MAY_CHANGE
         if changed:
             raise ConfigError(f"the run was begun with another {min(changed)}; --resume cannot change it")
-        if saved["segments"] != self.signature:
-            raise ConfigError("the run was begun with other segments; give the same data.segments to --resume")
+        for name, setting in (("base", "model"), ("segments", "data.segments")):
+            if saved["signatures"][name] != self.signatures[name]:
+                raise ConfigError(f"the run was begun with another {name}; give the same {setting} to --resume")
         self.trainer.load_state(saved["trainer"])
         self.seconds, self.valid = saved["seconds"], dict(saved["valid"])
 
@@ -301,25 +308,22 @@ class _Run:
                 "with a lower optimiser.learning_rate or a higher objective.kl"
             )
 
-    def _trial(self, split: Any, per_axis: int, grader: Grader) -> Trial:
-        if split not in self.trials:
-            data = self.settings.data
-            pool = read_pool(data.segments, split, grader.axes, data, tell=self.tell, is_needed=False)
-            self.trials[split] = Trial(pool, self.maker, per_axis=per_axis, seed=self.settings.run.seed)
-        return self.trials[split]
+    def _trial(self, place: str, split: Split, per_axis: int, grader: Grader, data: DataSettings) -> Trial:
+        pool = read_pool(place, split, grader.axes, data, tell=self.tell, is_needed=False)
+        return Trial(pool, self.maker, per_axis=per_axis, seed=self.settings.run.seed)
 
-    def _measure(self, split: str, per_axis: int, grader: Grader, *, is_frozen: bool = False) -> list[Take]:
+    def _measure(self, trial: Trial, listener: Listener, grader: Grader, *, is_frozen: bool = False) -> list[Take]:
         self.trainer.trained.refresh(is_frozen=is_frozen)
         if not self.processes.is_first:
             return []
         talker, rows = self.trainer.trained.talker, self.settings.run.rows
-        trial = self._trial(split, per_axis, grader)
-        return trial.run(talker, self.listener, grader, self.settings.draws, rows=rows)
+        return trial.run(talker, listener, grader, self.settings.draws, rows=rows)
 
     def _validate(self) -> None:
-        run, step = self.settings.run, self.trainer.step
+        run, step, data = self.settings.run, self.trainer.step, self.settings.data
         if run.valid_segments:
-            takes = self._measure("dev", run.valid_segments, self.grader)
+            self.trial = self.trial or self._trial(data.segments, "dev", run.valid_segments, self.grader, data)
+            takes = self._measure(self.trial, self.listener, self.grader)
             if self.processes.is_first:
                 self.valid = summarise([take.row() for take in takes])
                 self.journal.write(step, {"step": step, "valid": _flat(self.valid)})
@@ -328,28 +332,36 @@ class _Run:
         self.processes.wait()
 
     def _test(self, stop: StopRequest) -> None:
-        count = self.settings.run.test_segments
-        if count and not (self.out / TEST).is_file():
-            judge = self.settings.run.test_judge or self.settings.reward.judge
-            panel = JudgePanel.load(judge) if judge else None
-            grader = Grader(RewardPreset.load(TEST_REWARD), RewardSettings(), panel)
-            found: dict[str, Any] = {}
-            for name, is_frozen in (("before", True), ("after", False)):
-                if self.processes.any(stop.is_set):
-                    self.tell("stopped before the test was done; --resume makes up for it")
-                    return
-                rows = [take.row() for take in self._measure("test", count, grader, is_frozen=is_frozen)]
-                found[name] = {"summary": summarise(rows), "takes": rows} if rows else {}
-            if self.processes.is_first:
-                content = {"settings": self.settings.to_dict(), "seconds": self.seconds, **found}
-                replace_file(self.out / TEST, json.dumps(content).encode())
+        count, place = self.settings.run.test_segments, self.settings.data.test_segments or self.settings.data.segments
+        if not count:
+            return
+        judge = self.settings.run.test_judge or self.settings.reward.judge
+        key = {"test": _digest(Path(place) / MANIFEST), "count": count, "judge": judge, "step": self.trainer.step}
+        key |= {"format": TEST_FORMAT, **self.signatures}
+        if not self.processes.any(self.processes.is_first and _key_of(self.out / TEST) != key):
+            return
+        grader = Grader(RewardPreset.load(TEST_REWARD), RewardSettings(), JudgePanel.load(judge) if judge else None)
+        trial = self._trial(place, "test", count, grader, DataSettings())
+        listener = Listener(self.bundle.mimi, self.bundle.tokenizer, threads=self.threads)
+        found: dict[str, Any] = {}
+        for name, is_frozen in (("before", True), ("after", False)):
+            if self.processes.any(stop.is_set):
+                self.tell("stopped before the test was done; --resume makes up for it")
+                break
+            rows = [take.row() for take in self._measure(trial, listener, grader, is_frozen=is_frozen)]
+            found[name] = {"summary": summarise(rows), "takes": rows} if rows else {}
+        listener.close()
+        if self.processes.is_first and len(found) == 2:
+            content = {"key": key, "settings": self.settings.to_dict(), "seconds": self.seconds, **found}
+            replace_file(self.out / TEST, json.dumps(content).encode())
         self.processes.wait()
 
     def _save(self) -> None:
         state = self.trainer.state()
         self.trainer.trained.refresh()
         if self.processes.is_first:
-            tree = {"settings": _plain(self.settings.to_dict()), "segments": self.signature, "seconds": self.seconds}
+            tree = {"settings": _plain(self.settings.to_dict()), "signatures": self.signatures}
+            tree |= {"seconds": self.seconds}
             self.checkpoints.save(self.trainer.step, tree | {"valid": self.valid, "trainer": state})
             self.trainer.trained.save(self.out / "adapter", self.bundle.checkpoint)
         self.processes.wait()
@@ -397,8 +409,28 @@ def _plain(tables: Any) -> Any:
     return json.loads(json.dumps(tables))
 
 
-def _signature(folder: Path) -> str:
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+def _weights_of(checkpoint: Checkpoint) -> list[Path]:
+    files = {block.path for tensor in checkpoint.tensors.values() for block in tensor.blocks}
+    return [*sorted(files), *([checkpoint.lora_path] if checkpoint.lora_path else [])]
+
+
+def _digest(*paths: Path) -> str:
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    return whole.hexdigest()[:16]
+
+
+def _key_of(test: Path) -> Any:
+    """Return what a comparison was made of, or None if there is none to be read."""
+    try:
+        return json.loads(test.read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _silence(line: str) -> None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import soundfile
 
 from duologue.errors import AudioError
+from duologue.metrics.page import html_page
 from duologue.metrics.timeline import IPU_BRIDGE, TICK_S
 from duologue.replacing import replace_file
 from duologue.types import SAMPLE_RATE_HZ
@@ -42,13 +42,7 @@ def write_samples(folder: Path, takes: Sequence[Take], summary: dict[str, Any], 
     chosen = _in_turn(takes, count)
     shown = "".join(_sample(folder, number, take) for number, take in enumerate(chosen))
     title = f"After {step} steps"
-    css = resources.files("duologue.metrics").joinpath("page.css").read_text(encoding="utf-8")
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{css}{_STYLE}</style>\n</head>\n<body>\n<main>\n<header><h1>{title}</h1></header>\n"
-        f"{_table(summary)}{shown}</main>\n</body>\n</html>\n"
-    )
+    page = html_page(title, f"<header><h1>{title}</h1></header>\n{_table(summary)}{shown}", style=_STYLE)
     replace_file(folder / "index.html", page.encode())
     rows = [take.row() for take in takes]
     replace_file(folder / "takes.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode())

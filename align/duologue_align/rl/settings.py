@@ -22,6 +22,8 @@ class DataSettings:
 
     Attributes:
         segments: Folder that `duologue-align mine` wrote; a relative path is relative to the working folder.
+        test_segments: Folder whose split "test" is compared on at the end, such as mined `synth --split test`; "" for
+            that of `segments`.
         longest_s: Longer segments are left out; 0 for no limit.
         answered_interruptions: Whether to leave out interruptions to which the recorded human did not yield or answer.
         context_share: Share of groups that begin before their segment.
@@ -35,6 +37,7 @@ class DataSettings:
     """
 
     segments: str = ""
+    test_segments: str = ""
     longest_s: float = 30.0
     answered_interruptions: bool = True
     context_share: float = 0.5
@@ -157,8 +160,9 @@ class RunSettings:
         gap_alarm: Mean k3 divergence between rollout and update from which on a warning is given.
         valid_every: Steps between validations; 0 for none but at the end.
         valid_segments: Dev segments of each axis in a validation.
-        test_segments: Test segments of each axis in the comparison at the end; 0 for none. It is always scored by the
-            rewards "duologue", on all of their axes.
+        test_segments: Test segments of each axis in the comparison at the end; 0 for none. It is the same whatever
+            the run was trained on: the rewards "duologue" on all their axes, the detector of the runtime's reports,
+            and the limits on segments that `DataSettings` begins with.
         test_judge: Judge of that comparison; "" for the run's own.
         samples: Conversations that a validation writes as WAV.
         save_every: Steps between checkpoints.

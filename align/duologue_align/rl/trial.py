@@ -51,8 +51,9 @@ class Take:
             "id": self.segment.id,
             "axis": self.segment.axis,
             "conversation": self.segment.conversation,
-            "total": self.graded.total,
-            "components": {k: None if math.isnan(v) else v for k, v in self.graded.components.items()},
+            "total": _known(self.graded.total),
+            "rules": _known(self.graded.rules),
+            "components": {name: _known(value) for name, value in self.graded.components.items()},
             "rates": {name: list(outcome.parts[name]) for name in FIGURES},
             "fto_s": outcome.fto_s,
             "speech_share": float(np.mean(self.heard.activity)),
@@ -87,7 +88,7 @@ class Trial:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return means by axis with 95 % intervals over conversations, the rates, and the judge's mean.
+    """Return the rules' means by axis with 95 % intervals over conversations, the rates, and the judge's mean beside.
 
     Args:
         rows: Of `Take.row`; those of several seeds may stand together.
@@ -102,14 +103,18 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean(rows: Sequence[Mapping[str, Any]], value: Any = None) -> dict[str, float | None]:
-    """Return the mean of a value of the rows, the total by default, with its interval over conversations."""
-    pick = value or (lambda row: row["total"])
+    """Return the mean of a value of the rows, the rules' by default, with its interval over conversations."""
+    pick = value or (lambda row: row["rules"])
 
     def parts(row: Mapping[str, Any]) -> list[tuple[float, float]]:
         number = pick(row)
         return [] if number is None or np.isnan(number) else [(float(number), 1.0)]
 
     return plain(bootstrap(_by_conversation(rows, parts), _pooled))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def plain(interval: Interval) -> dict[str, float | None]:

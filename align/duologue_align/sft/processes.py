@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: the first validates and tests alone, while a lost one must end the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,8 @@ class Processes:
         if device.startswith("cuda"):
             torch.cuda.set_device(local)
         if not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            backend = "nccl" if device.startswith("cuda") else "gloo"
+            distributed.init_process_group(backend, timeout=PATIENCE)
         return cls(rank=distributed.get_rank(), count=distributed.get_world_size(), local_rank=local)
 
     @property
