@@ -1,8 +1,8 @@
 """Say what float16 and int8 weights change: codes per codebook, and the sound, against the same codec in float32.
 
-    python benchmarks/codec_precision.py SPEECH.wav [SPEECH.wav ...] [--mimi FILE --config FILE] [--seconds 10]
+    python benchmarks/codec_precision.py SPEECH.wav [SPEECH.wav ...] [--mimi FILE --config FILE] [--json PATH]
 
-Without --mimi the released shape with random weights is measured. One JSON line comes last.
+The released shape with random weights is measured and, with --mimi, a codec from a file. One JSON line comes last.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from machine import git_hash
+from machine import cpu_name, git_hash
 
+from duologue import _native
 from duologue.audio.files import AudioFile
 from duologue.codec import Mimi, MimiConfig, Precision
 from duologue.codec.untrained import write_untrained_mimi
@@ -33,21 +34,35 @@ def main() -> None:
     parser.add_argument("--mimi", type=Path, help="weights, safetensors")
     parser.add_argument("--config", type=Path, help="their configuration, JSON; left out, it is the released one")
     parser.add_argument("--seconds", type=float, default=10.0, help="how much of each recording")
+    parser.add_argument("--json", type=Path, help="also write the JSON line, indented, to this file")
     options = parser.parse_args()
-    config = MimiConfig() if options.config is None else MimiConfig.from_file(options.config)
     with tempfile.TemporaryDirectory() as folder:
-        weights = options.mimi
-        if weights is None:
-            weights = Path(folder) / "mimi.safetensors"
-            write_untrained_mimi(weights, config)
-        results = {precision: compare(weights, config, precision, options) for precision in SMALLER}
+        weights = Path(folder) / "mimi.safetensors"
+        write_untrained_mimi(weights)
+        results = {"full size, random weights": measure(weights, MimiConfig(), options)}
+    if options.mimi is not None:
+        config = MimiConfig() if options.config is None else MimiConfig.from_file(options.config)
+        results[f"{options.mimi.parent.name}/{options.mimi.name}"] = measure(options.mimi, config, options)
+    frames = sum(len(read_frames(path, MimiConfig(), options.seconds)) for path in options.speech)
+    report = {"benchmark": "codec_precision", "git": git_hash(), "machine": cpu_name(), "frames": frames}
+    report |= {"isa": _native.isa(), "results": results}
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report))
+
+
+def measure(weights: Path, config: MimiConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """Compare every smaller precision with float32, print and return the figures."""
+    results = {precision: compare(weights, config, precision, options) for precision in SMALLER}
+    print(weights)
     for precision, figures in results.items():
         shares = " ".join(f"{share:6.1%}" for share in figures["codes_equal"])
         print(f"{precision:8} codes equal {shares}  all {figures['all_equal']:.2%}")
         for name in ("same_codes", "own_codes"):
             sound = figures[name]
             print(f"{'':8} {name}: SI-SDR {sound['si_sdr_db']:.1f} dB, log-mel distance {sound['mel_distance']:.4f}")
-    print(json.dumps({"benchmark": "codec_precision", "git": git_hash(), "results": results}))
+    return results
 
 
 def compare(weights: Path, config: MimiConfig, precision: Precision, options: argparse.Namespace) -> dict[str, Any]:

@@ -193,17 +193,18 @@ class Direction:
         outputs = ["result", "new_keys", "new_values", *self._state_names("out")]
         path = folder / f"{step.transformer}.onnx"
         states = tuple(torch.zeros(shape) for shape in self.shapes)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                step,
-                (*fixed, *states),
-                str(path),
-                input_names=names,
-                output_names=outputs,
-                opset_version=17,
-                dynamo=False,
-            )
+        if not path.exists():  # the other thread count may have written it
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    step,
+                    (*fixed, *states),
+                    str(path),
+                    input_names=names,
+                    output_names=outputs,
+                    opset_version=17,
+                    dynamo=False,
+                )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -67,9 +67,36 @@ def codec_table(result: dict[str, Any]) -> str:
         "codes equal to ours",
     ]
     caption = (
-        f"Full-size Mimi, 8 codebooks, float32, ms per 80 ms frame (medians), {result['machine']}, {result['isa']}; "
+        f"Full-size Mimi, 8 codebooks, ms per 80 ms frame (medians), {result['machine']}, {result['isa']}; "
         "all in one run. rustymimi's codes are compared until its attention window parts from moshi's (10 s).\n"
-        "`python benchmarks/codec.py --quick`\n"
+        "`python benchmarks/codec.py`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
+
+
+def codec_precision_table(result: dict[str, Any]) -> str:
+    rows = []
+    for codec, precisions in result["results"].items():
+        for precision, figures in precisions.items():
+            same, own = figures["same_codes"], figures["own_codes"]
+            cells = [f"{figures['all_equal']:.1%}", f"{figures['codes_equal'][0]:.1%}"]
+            for sound in (same, own):
+                cells += [f"{sound['si_sdr_db']:.0f} dB", f"{sound['mel_distance']:.3f}"]
+            rows.append([codec, precision, *cells])
+    header = [
+        "codec",
+        "weights",
+        "codes equal",
+        "first codebook",
+        "same codes: SI-SDR",
+        "log-mel",
+        "own codes: SI-SDR",
+        "log-mel",
+    ]
+    caption = (
+        f"What smaller weights change against float32, {result['frames']} frames of real speech: codes, and the sound "
+        "of the same codes and of its own (distance of log-mel spectra, natural). Attention keeps keys and values as "
+        "halves in both. float32 is the default.\n`python benchmarks/codec_precision.py SPEECH.wav`\n"
     )
     return f"{caption}\n{markdown(header, rows)}"
 
@@ -179,6 +206,7 @@ def mouth_to_ear_table(result: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "codec": codec_table,
+    "codec_precision": codec_precision_table,
     "model_step": model_step_table,
     "degenerate_agents": degenerate_agents_table,
     "audio_gil": audio_gil_table,
