@@ -43,10 +43,14 @@ def test_every_engine_and_precision(capsys: pytest.CaptureFixture[str], single_t
     code = main(["profile", "--seconds", "0.5", "--no-audio", "--json"])
     report = _report(capsys)
     assert code == (0 if report["verdict"]["is_met"] else 4)
-    assert [(one["engine"], one["dtype"], one["error"]) for one in report["engines"]] == [
-        ("onnx", "float32", ""),
-        ("torch", "float32", ""),
-        ("torch", "bfloat16", ""),
+    assert [
+        tuple(one[key] for key in ("engine", "dtype", "codec_precision", "error")) for one in report["engines"]
+    ] == [
+        ("onnx", "float32", "float32", ""),
+        ("torch", "float32", "float32", ""),
+        ("torch", "bfloat16", "float32", ""),
+        ("onnx", "float32", "float16", ""),
+        ("onnx", "float32", "int8", ""),
     ]
     for engine in report["engines"]:
         assert engine["load_s"] > 0

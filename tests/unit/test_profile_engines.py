@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from profile_sample import FakeClock
 
 def _names(config: AgentConfig, *, engine: bool = False, dtype: bool = False) -> list[str]:
     found = candidates(config, is_engine_chosen=engine, is_dtype_chosen=dtype)
-    return [f"{one.engine} {one.dtype}" for one in found]
+    return [f"{one.engine} {one.dtype}" for one in found if one.codec_precision == config.codec_precision]
 
 
 @pytest.fixture
@@ -38,6 +39,18 @@ def test_the_judged_engine_comes_first_and_once() -> None:
 def test_the_judged_engine_is_tried_even_if_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert _names(AgentConfig()) == ["onnx float32"]
+
+
+@pytest.mark.usefixtures("everything_installed")
+@pytest.mark.parametrize("given", ["float32", "int8"])
+def test_other_codec_precisions_join_the_judged_engine_alone(given: Literal["float32", "int8"]) -> None:
+    config = AgentConfig(engine="torch", dtype="bfloat16", codec_precision=given)
+    found = candidates(config, is_engine_chosen=False, is_dtype_chosen=False)
+    others = [one for one in found if one.codec_precision != given]
+    assert {one.codec_precision for one in others} == {"float32", "float16", "int8"} - {given}
+    assert {(one.engine, one.dtype) for one in others} == {("torch", "bfloat16")}
+    chosen = candidates(config, is_engine_chosen=True, is_dtype_chosen=False)
+    assert {one.codec_precision for one in chosen} == {given}
 
 
 @pytest.mark.usefixtures("everything_installed")

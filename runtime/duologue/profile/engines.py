@@ -22,6 +22,7 @@ from duologue.types import Codes, FrameResult, Pcm
 
 _log = logging.getLogger(__name__)
 _DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+_CODEC_PRECISIONS: tuple[Literal["float32", "float16", "int8"], ...] = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,9 @@ class EngineProfile:
 
     Attributes:
         engine: "onnx" or "torch".
-        dtype: Precision.
+        dtype: Precision of the model.
         device: "cpu" or "cuda".
+        codec_precision: Precision of the codec's weights.
         error: Why it could not be measured, or "".
         load_s: Time to load the agent, imports included.
         first_frame_ms: Time of the first frame, which is in no run.
@@ -48,6 +50,7 @@ class EngineProfile:
     engine: str
     dtype: str
     device: str
+    codec_precision: str = "float32"
     error: str = ""
     load_s: float = 0.0
     first_frame_ms: float = 0.0
@@ -62,7 +65,8 @@ class EngineProfile:
     @property
     def name(self) -> str:
         """Engine, precision and device in words."""
-        return f"{self.engine} {self.dtype} {self.device}"
+        codec = "" if self.codec_precision == "float32" else f", codec {self.codec_precision}"
+        return f"{self.engine} {self.dtype} {self.device}{codec}"
 
     def run(self, pacing: Pacing) -> RunProfile:
         """Return the run of that pacing.
@@ -91,6 +95,8 @@ class MeasuredEngine:
 def candidates(config: AgentConfig, *, is_engine_chosen: bool, is_dtype_chosen: bool) -> list[AgentConfig]:
     """Return the settings to measure: first those given, then what else is installed and was not ruled out.
 
+    Where nothing was ruled out, those given are also measured with every other precision of the codec.
+
     Args:
         config: Settings of the conversation that is to meet the budget.
         is_engine_chosen: Whether other engines are of no interest.
@@ -106,6 +112,9 @@ def candidates(config: AgentConfig, *, is_engine_chosen: bool, is_dtype_chosen: 
         other = replace(config, engine=cast(Any, engine), dtype=cast(Any, dtype))
         if is_wanted and other not in chosen:
             chosen.append(other)
+    if not (is_engine_chosen or is_dtype_chosen):
+        others = (precision for precision in _CODEC_PRECISIONS if precision != config.codec_precision)
+        chosen += [replace(chosen[0], codec_precision=precision) for precision in others]
     return chosen
 
 
@@ -139,7 +148,13 @@ def failed_engine(config: AgentConfig, error: Exception) -> MeasuredEngine:
     """Return the row of an engine that could not be measured."""
     _log.warning("%s %s on %s: %s", config.engine, config.dtype, config.device, error)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    profile = EngineProfile(engine=config.engine, dtype=config.dtype, device=config.device, error=reason)
+    profile = EngineProfile(
+        engine=config.engine,
+        dtype=config.dtype,
+        device=config.device,
+        codec_precision=config.codec_precision,
+        error=reason,
+    )
     return MeasuredEngine(profile=profile, times={}, pressure=Pressure(cpu_share=None, steal_share=None))
 
 
@@ -182,6 +197,7 @@ def _measure(
         engine=config.engine,
         dtype=config.dtype,
         device=config.device,
+        codec_precision=config.codec_precision,
         load_s=load_s,
         first_frame_ms=paced.first_ms,
         resident_before_mb=before_mb,

@@ -118,7 +118,7 @@ def measure_profile(settings: ProfileSettings, clock: Clock, say: Callable[[str]
 def _compare(
     settings: ProfileSettings, config: AgentConfig, frames: Sequence[Pcm], clock: Clock, say: Callable[[str], None]
 ) -> MeasuredEngine:
-    say(f"engine {config.engine} {config.dtype}")
+    say(f"engine {config.engine} {config.dtype}, codec {config.codec_precision}")
     try:
         return measure_engine(settings.agent, config, frames, clock)
     except (DuologueError, RuntimeError, MemoryError) as error:

@@ -83,7 +83,7 @@ def _add_host(book: _Book, report: ProfileReport) -> None:
 
 
 def _add_engine(book: _Book, engine: EngineProfile) -> None:
-    labels = {"engine": engine.engine, "dtype": engine.dtype, "device": engine.device}
+    labels = {"engine": engine.engine, "dtype": engine.dtype, "device": engine.device, "codec": engine.codec_precision}
     book.gauge("load_seconds", "Time to load the agent.", engine.load_s, labels)
     book.gauge("first_frame_seconds", "Time of the first frame.", engine.first_frame_ms / 1e3, labels)
     memory_mb = {
