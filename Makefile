@@ -40,9 +40,9 @@ test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK
 	@mkdir -p build
 	tests/sound_servers.sh
 	@# Side by side, because they wait most of the time; each test has a server of its own.
-	@timeout 300 $(BIN)/python -m pytest -q -m audio tests/e2e/test_audio_jack.py > build/test-audio-jack.log 2>&1 & jack=$$!; \
-	  timeout 300 $(BIN)/python -m pytest -q -m audio tests/e2e/test_audio_pulse.py tests/e2e/test_profile_jack.py; others=$$?; \
-	  wait $$jack; jack=$$?; cat build/test-audio-jack.log; [ $$others = 0 ] && [ $$jack = 0 ]
+	@printf '%s\n' jack conversation pulse profile | xargs -P 4 -I % sh -c 'timeout 300 $(BIN)/python -m pytest -q \
+	  -m "audio and not slow" tests/e2e/test_audio_%.py > build/test-audio-%.log 2>&1'; failed=$$?; \
+	  cat build/test-audio-*.log; exit $$failed
 
 cross:  ## The C++ tests on aarch64, under emulation; needs g++-aarch64-linux-gnu and qemu-user
 	native/tests/cross_aarch64.sh

@@ -3,14 +3,14 @@
     python benchmarks/audio_gil.py [--quick] [--loads LOAD ...] [--ways WAY ...] [--json PATH]
 
 A virtual user clicks twice a second over a JACK server with 20 ms blocks; an echo agent says the clicks back in frames
-of 80 ms. The program meanwhile does nothing, sorts a large list or matches a regular expression, each of which holds
-the lock for tens of milliseconds at a time. The three ways, in the same run:
+of 80 ms. The program meanwhile does nothing, or sorts a list in a loop, which holds the lock for 75 ms a time on a core
+of its own. The three ways, in the same run:
 
     python callback   sounddevice with a Python callback, frames echoed by a thread of the program (the rival)
     native callback   our driver process and rings, frames echoed by a thread of the program
     own process       `open_live`: the native callback, and the whole frame loop outside the program
 
-A cell takes a minute; with --loads and --ways a few at a time are added to PATH.
+A cell takes a minute. All cells of a table come from one run of one commit; every row tells how busy the host was.
 Needs jackd, libportaudio2, sounddevice and JACK-Client.
 """
 
@@ -20,7 +20,6 @@ import argparse
 import collections
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,13 @@ from duologue.audio.echo import EchoAgent
 from duologue.audio.live import open_live
 from duologue.audio.loop import DuplexLoop, LoopSettings
 from duologue.audio.port import SharedPort, read_counters
+from duologue.profile.host import PressureMeter
+from duologue.profile.wakeups import values_that_take
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ
 from virtual_jack import JackServer, VirtualUser
 
 PLAYOUT_MS = 80.0
+HOLD_MS = 75.0
 BLOCK_SAMPLES = 480
 CLICK_EVERY = SAMPLE_RATE_HZ // 2
 DEVICE = PortAudioSpec(input="vmic", output="vspk", host_api="JACK")
@@ -70,11 +73,14 @@ class Row:
     seconds: float
     clicks_heard: int
     clicks_said: int
-    delay_ms_p50: float
+    delay_ms_p50: float | None
     starved_ms: float
     lost_ms: float
     flagged_blocks: int
+    hold_ms_p50: float
     longest_hold_ms: float
+    load_average: float
+    waiting_share: float | None
 
 
 @contextmanager
@@ -167,16 +173,17 @@ def idle() -> None:
     time.sleep(0.05)
 
 
-def sort(numbers: list[int] = np.random.default_rng(0).permutation(300_000).tolist()) -> None:  # noqa: B008
-    sorted(numbers)
+def sort() -> None:
+    sorted(numbers_to_sort())
 
 
-def match(text: str = "a" * 20 + "b") -> None:
-    re.match(r"(a+)+$", text)
+@cache
+def numbers_to_sort() -> list[float]:
+    return values_that_take(HOLD_MS)
 
 
 WAYS = {"python callback": python_callback, "native callback": native_callback, "own process": own_process}
-LOADS: dict[str, Callable[[], None]] = {"idle": idle, "sort": sort, "regex": match}
+LOADS: dict[str, Callable[[], None]] = {"idle": idle, "sort": sort}
 
 
 def measure(way: str, load: str, seconds: float, folder: Path) -> Row:
@@ -184,19 +191,21 @@ def measure(way: str, load: str, seconds: float, folder: Path) -> Row:
     said[CLICK_EVERY // 2 :: CLICK_EVERY] = 1.0
     clicks = np.flatnonzero(said)
     user = VirtualUser(said, folder)
+    # Measures how long a sort takes before anything depends on time.
+    LOADS[load]()
     holds_ms: list[float] = []
     heard: list[np.ndarray] = []
     try:
         with WAYS[way]() as losses:
             time.sleep(1.0)
-            before = losses()
+            before, pressure = losses(), PressureMeter()
             listener = threading.Thread(target=lambda: heard.append(user.converse(len(said) + SAMPLE_RATE_HZ)[0]))
             listener.start()
             while listener.is_alive():
                 begun = time.perf_counter()
                 LOADS[load]()
                 holds_ms.append(1e3 * (time.perf_counter() - begun))
-            after = losses()
+            after, waiting_share = losses(), pressure.read().cpu_share
     finally:
         user.close()
     delays_ms = find_clicks(clicks, heard[0])
@@ -206,11 +215,14 @@ def measure(way: str, load: str, seconds: float, folder: Path) -> Row:
         seconds=seconds,
         clicks_heard=len(delays_ms),
         clicks_said=len(clicks),
-        delay_ms_p50=float(np.median(delays_ms)) if delays_ms else float("nan"),
+        delay_ms_p50=float(np.median(delays_ms)) if delays_ms else None,
         starved_ms=after.starved_ms - before.starved_ms,
         lost_ms=after.lost_ms - before.lost_ms,
         flagged_blocks=after.flagged - before.flagged,
+        hold_ms_p50=float(np.median(holds_ms)) if load != "idle" else 0.0,
         longest_hold_ms=max(holds_ms) if load != "idle" else 0.0,
+        load_average=os.getloadavg()[0],
+        waiting_share=waiting_share,
     )
 
 
@@ -237,24 +249,12 @@ def find_clicks(clicks: np.ndarray, heard: np.ndarray) -> list[float]:
     return delays_ms
 
 
-def merged(path: Path | None, rows: list[Row]) -> list[Row]:
-    """Return the rows that lie in `path`, with the new ones in place of those of the same cell."""
-    cells = {}
-    if path is not None and path.is_file():
-        earlier = [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
-        cells = {(row.load, row.way): row for row in earlier}
-    cells |= {(row.load, row.way): row for row in rows}
-    return [cells[load, way] for load in LOADS for way in WAYS if (load, way) in cells]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="5 s per cell instead of 60 s")
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="only these")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="only these")
-    parser.add_argument(
-        "--json", type=Path, help="also write the last line there, beside the cells that it holds already"
-    )
+    parser.add_argument("--json", type=Path, help="also write the last line there")
     parser.add_argument("--cell", nargs=2, metavar=("WAY", "LOAD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     seconds = 5.0 if options.quick else 60.0
@@ -262,11 +262,13 @@ def main() -> None:
         print(json.dumps(asdict(run_cell(*options.cell, seconds))), flush=True)
         # PortAudio's exit handler aborts when the server it was connected to is gone.
         os._exit(0)
-    load_before = os.getloadavg()[0]
-    print(f"{cpu_name()}, {os.cpu_count()} cores, load {load_before:.1f}; JACK dummy 24 kHz, 20 ms blocks, echo agent")
+    git = git_hash()
+    print(f"{cpu_name()}, {os.cpu_count()} cores; JACK dummy 24 kHz, 20 ms blocks, echo agent")
     print(f"expected delay {FRAME_MS + PLAYOUT_MS:.0f} ms (frame + playout); {seconds:.0f} s per cell\n")
-    print("| load | way | clicks heard | delay p50 ms | starved ms | user lost ms | flagged | longest hold ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| program | way | clicks heard | delay p50 ms | starved ms | user lost ms | flagged | hold p50, max | load |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     rows = []
     for load in options.loads:
         for way in options.ways:
@@ -274,23 +276,23 @@ def main() -> None:
             command = [sys.executable, __file__, "--cell", way, load, *(["--quick"] if options.quick else [])]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode or not done.stdout.strip():
-                print(f"| {load} | {way} | died with exit code {done.returncode} | | | | | |", flush=True)
-                continue
+                reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+                sys.exit(f"{way}, {load}: died with exit code {done.returncode} ({reason})")
             row = Row(**json.loads(done.stdout.splitlines()[-1]))
             rows.append(row)
+            delay = "-" if row.delay_ms_p50 is None else f"{row.delay_ms_p50:.1f}"
             print(
-                f"| {load} | {way} | {row.clicks_heard}/{row.clicks_said} | {row.delay_ms_p50:.1f} "
-                f"| {row.starved_ms:.0f} | {row.lost_ms:.0f} | {row.flagged_blocks} | {row.longest_hold_ms:.0f} |",
+                f"| {load} | {way} | {row.clicks_heard}/{row.clicks_said} | {delay} "
+                f"| {row.starved_ms:.0f} | {row.lost_ms:.0f} | {row.flagged_blocks} "
+                f"| {row.hold_ms_p50:.0f}, {row.longest_hold_ms:.0f} | {row.load_average:.1f} |",
                 flush=True,
             )
-    rows = merged(options.json, rows)
     line = json.dumps(
         {
             "benchmark": "audio_gil",
             "machine": cpu_name(),
             "cores": os.cpu_count(),
-            "load_average": load_before,
-            "git": git_hash(),
+            "git": git,
             "versions": versions(),
             "rows": [asdict(row) for row in rows],
         }

@@ -61,8 +61,8 @@ class PulseServer:
             assert time.monotonic() < until_s, (folder / "pulse.log").read_text()
             time.sleep(0.05)
 
-    def user(self, pcm: np.ndarray) -> PulseUser:
-        return PulseUser(self._folder / "speaker", self._folder / "mic", pcm)
+    def user(self, pcm: np.ndarray, *, mic_ppm: float = 0.0) -> PulseUser:
+        return PulseUser(self._folder / "speaker", self._folder / "mic", pcm, mic_ppm)
 
     def kill(self) -> None:
         self._process.kill()
@@ -70,15 +70,20 @@ class PulseServer:
 
 
 class PulseUser:
-    """Reads the loudspeaker block by block and, for each, writes one to the microphone: silence, then `pcm` once."""
+    """Reads the loudspeaker block by block and, for each, writes one to the microphone: silence, then `pcm` once.
 
-    def __init__(self, speaker: Path, mic: Path, pcm: np.ndarray) -> None:
+    The server takes the microphone's time from what is written, so a sample more or less in some blocks makes a
+    microphone whose clock runs by `mic_ppm` faster than the loudspeaker's.
+    """
+
+    def __init__(self, speaker: Path, mic: Path, pcm: np.ndarray, mic_ppm: float) -> None:
         self._speaker = os.open(speaker, os.O_RDONLY | os.O_NONBLOCK)
         self._mic = os.open(mic, os.O_WRONLY | os.O_NONBLOCK)
         # A full pipe is delay; one page holds two blocks, and a block is written whole or not at all.
         fcntl.fcntl(self._mic, fcntl.F_SETPIPE_SZ, 4096)
         self.refused_blocks = 0
-        self._pcm = pcm
+        self._pcm, self._mic_ppm = pcm, mic_ppm
+        self._owed = 0.0
         self._heard: list[np.ndarray] = []
         self._said = 0
         self._is_talking = False
@@ -112,12 +117,15 @@ class PulseUser:
                 self._exchange(np.frombuffer(block, dtype=np.float32))
 
     def _exchange(self, heard: np.ndarray) -> None:
-        reply = np.zeros(_BLOCK, dtype=np.float32)
+        self._owed += _BLOCK * self._mic_ppm * 1e-6
+        count = _BLOCK + int(self._owed)
+        self._owed -= int(self._owed)
+        reply = np.zeros(count, dtype=np.float32)
         if self._is_talking:
             self._heard.append(heard)
-            part = self._pcm[self._said : self._said + _BLOCK]
+            part = self._pcm[self._said : self._said + count]
             reply[: len(part)] = part
-            self._said += _BLOCK
+            self._said += count
         try:
             os.write(self._mic, reply.tobytes())
         except BlockingIOError:

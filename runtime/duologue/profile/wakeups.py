@@ -90,15 +90,19 @@ class GilHog(_Beside):
             hold_ms: How long one sort shall take.
         """
         super().__init__()
-        self._values = _values_that_take(hold_ms)
+        self._values = values_that_take(hold_ms)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             self._durations_ms.append(_sort_ms(self._values))
 
 
-def _values_that_take(hold_ms: float) -> list[float]:
-    """Return values whose sorting takes that long on a core of its own; waiting for a core does not count."""
+def values_that_take(hold_ms: float) -> list[float]:
+    """Return values whose sorting takes that long on a core of its own; waiting for a core does not count.
+
+    Args:
+        hold_ms: How long.
+    """
     source = random.Random(0)
     count = 20_000
     for _ in range(3):
