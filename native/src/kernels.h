@@ -93,8 +93,9 @@ constexpr int kKeyBlock = 16;
 struct AttendCall {
   const float* q = nullptr;  // [queries] rows, q_stride apart, already scaled
   std::ptrdiff_t q_stride = 0;
-  const float* keys = nullptr;    // [capacity / 16][head_dim][16]
-  const float* values = nullptr;  // [capacity][value_stride], zero past head_dim
+  Format format = Format::kFloat32;  // of keys and values: kFloat32 or kFloat16
+  const void* keys = nullptr;        // [capacity / 16][head_dim][16]
+  const void* values = nullptr;      // [capacity][value_stride], zero past head_dim
   int head_dim = 0;
   int value_stride = 0;  // head_dim rounded up to 16
   int capacity = 0;      // a multiple of 16

@@ -114,6 +114,11 @@ bool is_visible(const AttendCall& call, int query, int slot) {
   return after_first < call.visible[query];
 }
 
+float cached(const AttendCall& call, const void* cache, std::ptrdiff_t at) {
+  if (call.format == Format::kFloat16) return half_to_float(static_cast<const std::uint16_t*>(cache)[at]);
+  return static_cast<const float*>(cache)[at];
+}
+
 void attend(const AttendCall& call) {
   for (int query = 0; query < call.queries; ++query) {
     const float* q = call.q + query * call.q_stride;
@@ -121,11 +126,10 @@ void attend(const AttendCall& call) {
     float* out = call.out + query * call.out_stride;
     float largest = -INFINITY;
     for (int slot = 0; slot < call.used; ++slot) {
-      const float* key = call.keys +
-                         static_cast<std::ptrdiff_t>(slot / kKeyBlock) * call.head_dim * kKeyBlock +
-                         slot % kKeyBlock;
+      const std::ptrdiff_t key =
+          static_cast<std::ptrdiff_t>(slot / kKeyBlock) * call.head_dim * kKeyBlock + slot % kKeyBlock;
       float score = 0.0F;
-      for (int i = 0; i < call.head_dim; ++i) score += q[i] * key[i * kKeyBlock];
+      for (int i = 0; i < call.head_dim; ++i) score += q[i] * cached(call, call.keys, key + i * kKeyBlock);
       scores[slot] = is_visible(call, query, slot) ? score : -INFINITY;
       largest = std::fmax(largest, scores[slot]);
     }
@@ -137,7 +141,8 @@ void attend(const AttendCall& call) {
     for (int i = 0; i < call.head_dim; ++i) {
       float sum = 0.0F;
       for (int slot = 0; slot < call.used; ++slot) {
-        sum += scores[slot] * call.values[static_cast<std::ptrdiff_t>(slot) * call.value_stride + i];
+        const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(slot) * call.value_stride + i;
+        sum += scores[slot] * cached(call, call.values, at);
       }
       out[i] = sum / total;
     }

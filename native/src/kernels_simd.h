@@ -257,7 +257,7 @@ void gemm(const GemmCall& call, const GemmPart& part) {
 }
 
 // Scores of QUERIES queries against BLOCKS blocks of 16 keys.
-template <int QUERIES, int BLOCKS>
+template <typename Cached, int QUERIES, int BLOCKS>
 DUOLOGUE_INLINE void score_blocks(const AttendCall& call, int query, int block) {
   constexpr int kVectors = kKeyBlock / kLanes;
   Vec sums[QUERIES][BLOCKS * kVectors];
@@ -266,17 +266,17 @@ DUOLOGUE_INLINE void score_blocks(const AttendCall& call, int query, int block) 
 #pragma GCC unroll 16
     for (int v = 0; v < BLOCKS * kVectors; ++v) sums[i][v] = splat(0.0F);
   }
-  const std::ptrdiff_t block_floats = static_cast<std::ptrdiff_t>(call.head_dim) * kKeyBlock;
-  const float* keys = call.keys + block * block_floats;
+  const std::ptrdiff_t block_size = static_cast<std::ptrdiff_t>(call.head_dim) * kKeyBlock;
+  const Cached* keys = static_cast<const Cached*>(call.keys) + block * block_size;
   const float* q = call.q + query * call.q_stride;
   for (int d = 0; d < call.head_dim; ++d) {
 #pragma GCC unroll 16
     for (int b = 0; b < BLOCKS; ++b) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        const float* at = keys + b * block_floats + d * kKeyBlock + v * kLanes;
+        const Cached* at = keys + b * block_size + d * kKeyBlock + v * kLanes;
         const Vec key = load(at);
-        if (v == 0) __builtin_prefetch(at + BLOCKS * block_floats);
+        if (v == 0) __builtin_prefetch(at + BLOCKS * block_size);
 #pragma GCC unroll 16
         for (int i = 0; i < QUERIES; ++i) sums[i][b * kVectors + v] += q[i * call.q_stride + d] * key;
       }
@@ -319,7 +319,7 @@ DUOLOGUE_INLINE float softmax(const AttendCall& call, int query) {
 }
 
 // Weighted sums of VECTORS registers of value columns.
-template <int QUERIES, int VECTORS>
+template <typename Cached, int QUERIES, int VECTORS>
 DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const float* totals) {
   Vec sums[QUERIES][VECTORS];
 #pragma GCC unroll 16
@@ -329,11 +329,14 @@ DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const 
   }
   const float* scores = call.scores + static_cast<std::ptrdiff_t>(query) * call.capacity;
   for (int slot = 0; slot < call.used; ++slot) {
-    const float* value = call.values + static_cast<std::ptrdiff_t>(slot) * call.value_stride + column;
+    const Cached* value = static_cast<const Cached*>(call.values) +
+                          static_cast<std::ptrdiff_t>(slot) * call.value_stride + column;
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) {
       const Vec x = load(value + v * kLanes);
-      if (v * kLanes % 16 == 0) __builtin_prefetch(value + v * kLanes + kAheadBytes / 4);
+      constexpr int kLine = 64 / static_cast<int>(sizeof(Cached));
+      if (v * kLanes % kLine == 0)
+        __builtin_prefetch(value + v * kLanes + kAheadBytes / static_cast<int>(sizeof(Cached)));
 #pragma GCC unroll 16
       for (int i = 0; i < QUERIES; ++i) sums[i][v] += scores[i * call.capacity + slot] * x;
     }
@@ -349,28 +352,34 @@ DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const 
   }
 }
 
-template <int QUERIES>
+template <typename Cached, int QUERIES>
 void attend_rows(const AttendCall& call, int query) {
   const int blocks = call.used / kKeyBlock;
   int block = 0;
-  for (; block + 4 <= blocks; block += 4) score_blocks<QUERIES, 4>(call, query, block);
-  for (; block < blocks; ++block) score_blocks<QUERIES, 1>(call, query, block);
+  for (; block + 4 <= blocks; block += 4) score_blocks<Cached, QUERIES, 4>(call, query, block);
+  for (; block < blocks; ++block) score_blocks<Cached, QUERIES, 1>(call, query, block);
   float totals[QUERIES];
   for (int i = 0; i < QUERIES; ++i) totals[i] = softmax(call, query + i);
   constexpr int kWide = 4 * kLanes > kKeyBlock ? 4 * kLanes : kKeyBlock;
   int column = 0;
   for (; column + kWide <= call.value_stride; column += kWide) {
-    blend<QUERIES, kWide / kLanes>(call, query, column, totals);
+    blend<Cached, QUERIES, kWide / kLanes>(call, query, column, totals);
   }
   for (; column < call.head_dim; column += kKeyBlock) {
-    blend<QUERIES, kKeyBlock / kLanes>(call, query, column, totals);
+    blend<Cached, QUERIES, kKeyBlock / kLanes>(call, query, column, totals);
   }
 }
 
-void attend(const AttendCall& call) {
+template <typename Cached>
+void attend_all(const AttendCall& call) {
   int query = 0;
-  for (; query + 2 <= call.queries; query += 2) attend_rows<2>(call, query);
-  if (query < call.queries) attend_rows<1>(call, query);
+  for (; query + 2 <= call.queries; query += 2) attend_rows<Cached, 2>(call, query);
+  if (query < call.queries) attend_rows<Cached, 1>(call, query);
+}
+
+void attend(const AttendCall& call) {
+  if (call.format == Format::kFloat16) return attend_all<Half>(call);
+  attend_all<float>(call);
 }
 
 void layer_norm(const float* x, const float* weight, const float* bias, float* out, int rows, int n) {

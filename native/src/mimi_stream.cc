@@ -87,7 +87,9 @@ Status MimiStream::create(std::shared_ptr<const MimiWeights> weights, Window win
     state.seen = workspace->scratch(1);
     workspace->keep(state.seen, sizeof(float));
     state.encoder.build_encoder(workspace, layers);
-    state.encoder_transformer.build(workspace, config, layers.encoder_transformer, window,
+    // Attention is a read of the cache: halves halve it.
+    const Format cache = weights->precision() == Precision::kFloat32 ? Format::kFloat32 : Format::kFloat16;
+    state.encoder_transformer.build(workspace, config, layers.encoder_transformer, window, cache,
                                     {Stage::kEncodeProjections, Stage::kEncodeAttention});
     state.latent = workspace->scratch(width);
     if (config.steps() > 1) {
@@ -99,7 +101,7 @@ Status MimiStream::create(std::shared_ptr<const MimiWeights> weights, Window win
     }
     state.quantizer.build(workspace, config, layers.quantizer);
     state.steps_in = workspace->scratch(static_cast<std::size_t>(config.steps()) * width);
-    state.decoder_transformer.build(workspace, config, layers.decoder_transformer, window,
+    state.decoder_transformer.build(workspace, config, layers.decoder_transformer, window, cache,
                                     {Stage::kDecodeProjections, Stage::kDecodeAttention});
     state.decoder.build_decoder(workspace, layers);
     state.fingerprint = fingerprint(config, window, workspace->regions());
@@ -226,7 +228,8 @@ Status MimiStream::restore(const void* data, std::size_t bytes) {
   if (bytes >= sizeof header) std::memcpy(&header, data, sizeof header);
   if (header.magic != kSnapshotMagic) return Status::stream("these bytes are no snapshot of a codec stream");
   if (header.fingerprint != state_->fingerprint || header.bytes != bytes || bytes != snapshot_bytes()) {
-    return Status::stream("this snapshot was taken from a codec stream of another configuration or window");
+    return Status::stream(
+        "this snapshot was taken from a codec stream of another configuration, precision or window");
   }
   const auto* from = static_cast<const unsigned char*>(data) + sizeof header;
   for (const Workspace::Region& region : state_->workspace.regions()) {

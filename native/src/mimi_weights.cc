@@ -141,7 +141,38 @@ class Builder {
       layers->decoder_stages.push_back(std::move(stage));
     }
     const std::string name = prefix + std::to_string(index + 1) + ".conv.conv";
-    layers->decoder_last = conv(name, channels, 1, config_.last_kernel_size, 1, 1, rows);
+    layers->decoder_last = waveform(name, channels, config_.last_kernel_size, rows);
+  }
+
+  // A convolution to one channel would leave a panel's other columns empty, so a row holds a panel of
+  // samples: column i is the kernel, i input rows later.
+  ConvLayer waveform(const std::string& name, int in, int taps, int samples) {
+    const int panel = packer_.tall_panel();
+    const int columns = samples % panel == 0 && samples / panel > kNarrowRows ? panel : 1;
+    ConvLayer layer;
+    layer.in_channels = in;
+    layer.out_channels = columns;
+    layer.taps = taps + columns - 1;
+    layer.stride = columns;
+    layer.out_rows = samples / columns;
+    const Tensor weight = packer_.take(name + ".weight", {1, in, taps});
+    const Tensor bias = packer_.take(name + ".bias", {1});
+    const int depth = in * layer.taps;
+    std::vector<float> band(packer_.packing() ? static_cast<std::size_t>(depth) * columns : 0);
+    for (int column = 0; packer_.packing() && column < columns; ++column) {
+      for (int tap = 0; tap < taps; ++tap) {
+        for (int c = 0; c < in; ++c)
+          band[column * depth + (column + tap) * in + c] = weight.data()[c * taps + tap];
+      }
+    }
+    SourceLayout source;
+    source.base = band.data();
+    source.inner_k = depth;
+    source.inner_n = columns;
+    source.inner_k_step = 1;
+    source.inner_n_step = depth;
+    layer.w = packer_.matrix(depth, columns, layer.out_rows, source, bias.data(), 1, {});
+    return layer;
   }
 
   PackedMatrix linear(const std::string& name, int in, int out,

@@ -73,6 +73,8 @@ class Packer {
 
   // Starts the second run, into `base`.
   void start_packing(void* base);
+  // Columns of a panel in products of many rows.
+  int tall_panel() const { return kernels_.tall_panel; }
   bool packing() const { return base_ != nullptr && status_.ok(); }
   const Status& status() const { return status_; }
   std::size_t bytes() const { return cursor_; }

@@ -174,7 +174,8 @@ void Seanet::build_decoder(Workspace* workspace, const MimiLayers& layers) {
     add(make_up(layers.decoder_stages[i].up, ups[i]), sink, nullptr);
     add_blocks(workspace, blocks[i], next(i + 1));
   }
-  output_ = workspace->scratch(static_cast<std::size_t>(layers.decoder_last.out_rows));
+  output_ = workspace->scratch(static_cast<std::size_t>(layers.decoder_last.out_rows) *
+                               static_cast<std::size_t>(layers.decoder_last.out_channels));
   add(make_conv(workspace, layers.decoder_last, last), {output_, nullptr}, nullptr);
 }
 

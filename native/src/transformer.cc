@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "half.h"
+
 namespace duologue {
 namespace {
 
@@ -15,11 +17,29 @@ int round_up(int value, int unit) {
   return (value + unit - 1) / unit * unit;
 }
 
+std::size_t size_of(Format cache) {
+  return cache == Format::kFloat16 ? sizeof(std::uint16_t) : sizeof(float);
+}
+
+void* at_byte(void* base, std::ptrdiff_t offset) {
+  return static_cast<unsigned char*>(base) + offset;
+}
+
+void keep(float value, float* to) {
+  *to = value;
+}
+
+constexpr float kLargestHalf = 65504.0F;
+
+void keep(float value, std::uint16_t* to) {
+  *to = half_from_float(std::min(std::max(value, -kLargestHalf), kLargestHalf));
+}
+
 struct HeadJob {
   const Kernels* kernels;
   const AttendCall* first;
-  std::ptrdiff_t key_step;
-  std::ptrdiff_t value_step;
+  std::ptrdiff_t key_bytes;
+  std::ptrdiff_t value_bytes;
   std::ptrdiff_t score_step;
 };
 
@@ -28,8 +48,8 @@ void attend_head(const void* context, int head) {
   AttendCall call = *job.first;
   call.q += static_cast<std::ptrdiff_t>(head) * call.head_dim;
   call.out += static_cast<std::ptrdiff_t>(head) * call.head_dim;
-  call.keys += head * job.key_step;
-  call.values += head * job.value_step;
+  call.keys = static_cast<const unsigned char*>(call.keys) + head * job.key_bytes;
+  call.values = static_cast<const unsigned char*>(call.values) + head * job.value_bytes;
   call.scores += head * job.score_step;
   job.kernels->attend(call);
 }
@@ -37,9 +57,10 @@ void attend_head(const void* context, int head) {
 }  // namespace
 
 void Transformer::build(Workspace* workspace, const MimiConfig& config, const TransformerLayers& layers,
-                        Window window, Stages stages) {
+                        Window window, Format cache, Stages stages) {
   layers_ = &layers;
   window_ = window;
+  cache_ = cache;
   stages_ = stages;
   steps_ = config.steps();
   width_ = config.d_model;
@@ -62,8 +83,10 @@ void Transformer::build(Workspace* workspace, const MimiConfig& config, const Tr
   position_ = reinterpret_cast<std::int64_t*>(workspace->scratch(2));
   cosines_ = workspace->scratch(rows * frequencies_.size());
   sines_ = workspace->scratch(rows * frequencies_.size());
-  keys_ = workspace->scratch(rings * static_cast<std::size_t>(head_dim_));
-  values_ = workspace->scratch(rings * static_cast<std::size_t>(value_stride_));
+  const std::size_t key_bytes = rings * static_cast<std::size_t>(head_dim_) * size_of(cache);
+  const std::size_t value_bytes = rings * static_cast<std::size_t>(value_stride_) * size_of(cache);
+  keys_ = workspace->scratch(key_bytes / sizeof(float));
+  values_ = workspace->scratch(value_bytes / sizeof(float));
   stream_ = workspace->scratch(rows * static_cast<std::size_t>(width_));
   normed_ = workspace->scratch(rows * static_cast<std::size_t>(width_));
   qkv_ = workspace->scratch(rows * 3 * static_cast<std::size_t>(width_));
@@ -71,16 +94,18 @@ void Transformer::build(Workspace* workspace, const MimiConfig& config, const Tr
   hidden_ = workspace->scratch(rows * static_cast<std::size_t>(feedforward_));
   scores_ = workspace->scratch(rows * static_cast<std::size_t>(heads_) * static_cast<std::size_t>(capacity_));
   workspace->keep(position_, sizeof *position_);
-  workspace->keep(keys_, rings * static_cast<std::size_t>(head_dim_) * sizeof(float));
-  workspace->keep(values_, rings * static_cast<std::size_t>(value_stride_) * sizeof(float));
+  workspace->keep(keys_, key_bytes);
+  workspace->keep(values_, value_bytes);
 }
 
-float* Transformer::keys(int layer, int head) const {
-  return keys_ + (static_cast<std::ptrdiff_t>(layer) * heads_ + head) * capacity_ * head_dim_;
+void* Transformer::keys(int layer, int head) const {
+  const std::ptrdiff_t ring = static_cast<std::ptrdiff_t>(layer) * heads_ + head;
+  return at_byte(keys_, ring * capacity_ * head_dim_ * static_cast<std::ptrdiff_t>(size_of(cache_)));
 }
 
-float* Transformer::values(int layer, int head) const {
-  return values_ + (static_cast<std::ptrdiff_t>(layer) * heads_ + head) * capacity_ * value_stride_;
+void* Transformer::values(int layer, int head) const {
+  const std::ptrdiff_t ring = static_cast<std::ptrdiff_t>(layer) * heads_ + head;
+  return at_byte(values_, ring * capacity_ * value_stride_ * static_cast<std::ptrdiff_t>(size_of(cache_)));
 }
 
 // Angles and visible slots of this frame's steps; the same in every layer.
@@ -127,6 +152,7 @@ void Transformer::rotate(const float* in, float scale, int step, float* out) con
 }
 
 // Turns the queries in place and writes the step's keys and values into the ring.
+template <typename Cached>
 void Transformer::store(int layer, int step, const float* qkv) {
   const int slot = static_cast<int>((*position_ + step) % capacity_);
   for (int head = 0; head < heads_; ++head) {
@@ -135,11 +161,13 @@ void Transformer::store(int layer, int step, const float* qkv) {
     const float* k = qkv + width_ + head * head_dim_;
     float* rotated = normed_;  // free between the projection and the feed-forward norm
     rotate(k, 1.0F, step, rotated);
-    float* to = keys(layer, head) + static_cast<std::ptrdiff_t>(slot / kKeyBlock) * head_dim_ * kKeyBlock +
-                slot % kKeyBlock;
-    for (int i = 0; i < head_dim_; ++i) to[i * kKeyBlock] = rotated[i];
-    std::memcpy(values(layer, head) + static_cast<std::ptrdiff_t>(slot) * value_stride_,
-                qkv + 2 * width_ + head * head_dim_, static_cast<std::size_t>(head_dim_) * sizeof(float));
+    auto* key = static_cast<Cached*>(keys(layer, head)) +
+                static_cast<std::ptrdiff_t>(slot / kKeyBlock) * head_dim_ * kKeyBlock + slot % kKeyBlock;
+    for (int i = 0; i < head_dim_; ++i) keep(rotated[i], key + i * kKeyBlock);
+    const float* v = qkv + 2 * width_ + head * head_dim_;
+    auto* value =
+        static_cast<Cached*>(values(layer, head)) + static_cast<std::ptrdiff_t>(slot) * value_stride_;
+    for (int i = 0; i < head_dim_; ++i) keep(v[i], value + i);
   }
 }
 
@@ -147,6 +175,7 @@ void Transformer::attend(Runner* runner, int layer) {
   AttendCall call;
   call.q = qkv_;
   call.q_stride = 3 * static_cast<std::ptrdiff_t>(width_);
+  call.format = cache_;
   call.keys = keys(layer, 0);
   call.values = values(layer, 0);
   call.head_dim = head_dim_;
@@ -159,11 +188,11 @@ void Transformer::attend(Runner* runner, int layer) {
   call.scores = scores_;
   call.out = attended_;
   call.out_stride = width_;
-  const HeadJob job{&runner->kernels(), &call, static_cast<std::ptrdiff_t>(capacity_) * head_dim_,
-                    static_cast<std::ptrdiff_t>(capacity_) * value_stride_,
+  const auto unit = static_cast<std::ptrdiff_t>(size_of(cache_));
+  const HeadJob job{&runner->kernels(), &call, unit * capacity_ * head_dim_, unit * capacity_ * value_stride_,
                     static_cast<std::ptrdiff_t>(steps_) * capacity_};
   runner->count_bytes(static_cast<std::size_t>(heads_) * static_cast<std::size_t>(used_) *
-                      static_cast<std::size_t>(head_dim_ + value_stride_) * sizeof(float));
+                      static_cast<std::size_t>(head_dim_ + value_stride_) * size_of(cache_));
   runner->team().run(heads_, attend_head, &job);
 }
 
@@ -197,7 +226,9 @@ void Transformer::run(Runner* runner, const float* x, float* out) {
     project(runner, layer.qkv, normed_, qkv_, nullptr, nullptr);
     runner->enter(stages_.attention);
     for (int step = 0; step < steps_; ++step) {
-      store(static_cast<int>(i), step, qkv_ + static_cast<std::ptrdiff_t>(step) * 3 * width_);
+      const float* qkv = qkv_ + static_cast<std::ptrdiff_t>(step) * 3 * width_;
+      cache_ == Format::kFloat16 ? store<std::uint16_t>(static_cast<int>(i), step, qkv)
+                                 : store<float>(static_cast<int>(i), step, qkv);
     }
     attend(runner, static_cast<int>(i));
     runner->enter(stages_.projections);

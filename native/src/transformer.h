@@ -18,23 +18,26 @@ class Transformer {
     Stage projections;
     Stage attention;
   };
+  // `cache` is how keys and values are kept: kFloat32 or kFloat16.
   void build(Workspace* workspace, const MimiConfig& config, const TransformerLayers& layers, Window window,
-             Stages stages);
+             Format cache, Stages stages);
   // x[steps][dimension] -> out[steps][dimension]; advances the position.
   void run(Runner* runner, const float* x, float* out);
 
  private:
   void prepare_step();
   void rotate(const float* in, float scale, int step, float* out) const;
+  template <typename Cached>
   void store(int layer, int step, const float* qkv);
   void attend(Runner* runner, int layer);
   void project(Runner* runner, const PackedMatrix& w, const float* a, float* raw, const float* residual,
                float* activated) const;
-  float* keys(int layer, int head) const;
-  float* values(int layer, int head) const;
+  void* keys(int layer, int head) const;
+  void* values(int layer, int head) const;
 
   const TransformerLayers* layers_ = nullptr;
   Window window_ = Window::kMoshi;
+  Format cache_ = Format::kFloat32;
   Stages stages_{Stage::kOutside, Stage::kOutside};
   int steps_ = 0;
   int width_ = 0;
@@ -52,8 +55,8 @@ class Transformer {
   std::int64_t* position_ = nullptr;  // steps since the stream began; in the workspace, because it is state
   float* cosines_ = nullptr;          // [steps][head_dim / 2]
   float* sines_ = nullptr;
-  float* keys_ = nullptr;    // [layers][heads][capacity / 16][head_dim][16]
-  float* values_ = nullptr;  // [layers][heads][capacity][value_stride]
+  void* keys_ = nullptr;     // [layers][heads][capacity / 16][head_dim][16]
+  void* values_ = nullptr;   // [layers][heads][capacity][value_stride]
   float* stream_ = nullptr;  // residual stream [steps][width]
   float* normed_ = nullptr;
   float* qkv_ = nullptr;

@@ -5,6 +5,7 @@
 #include "arena.h"
 #include "check.h"
 #include "duologue/isa.h"
+#include "half.h"
 #include "kernels.h"
 #include "packer.h"
 #include "safetensors.h"
@@ -140,11 +141,21 @@ void check_extremes(const Kernels& kernels, Storage storage) {
   }
 }
 
-void check_attend(const Kernels& kernels, int queries, int head_dim, int capacity, int used, int first,
-                  int visible) {
+// Rounds to halves and returns them.
+std::vector<std::uint16_t> narrowed(std::vector<float>* values) {
+  std::vector<std::uint16_t> halves;
+  for (float& value : *values) {
+    halves.push_back(duologue::half_from_float(value));
+    value = duologue::half_to_float(halves.back());
+  }
+  return halves;
+}
+
+void check_attend(const Kernels& kernels, Format cache, int queries, int head_dim, int capacity, int used,
+                  int first, int visible) {
   const int value_stride = (head_dim + 15) / 16 * 16;
   const std::vector<float> q = gaussian(static_cast<std::size_t>(queries) * head_dim, 5, 0.3F);
-  const std::vector<float> keys = gaussian(static_cast<std::size_t>(capacity) * head_dim, 6);
+  std::vector<float> keys = gaussian(static_cast<std::size_t>(capacity) * head_dim, 6);
   std::vector<float> values = gaussian(static_cast<std::size_t>(capacity) * value_stride, 7);
   std::vector<float> scores(static_cast<std::size_t>(queries) * capacity);
   std::vector<float> out(static_cast<std::size_t>(queries) * head_dim);
@@ -154,8 +165,17 @@ void check_attend(const Kernels& kernels, int queries, int head_dim, int capacit
   AttendCall call;
   call.q = q.data();
   call.q_stride = head_dim;
+  call.format = cache;
   call.keys = keys.data();
   call.values = values.data();
+  std::vector<std::uint16_t> half_keys;
+  std::vector<std::uint16_t> half_values;
+  if (cache == Format::kFloat16) {
+    half_keys = narrowed(&keys);
+    half_values = narrowed(&values);
+    call.keys = half_keys.data();
+    call.values = half_values.data();
+  }
   call.head_dim = head_dim;
   call.value_stride = value_stride;
   call.capacity = capacity;
@@ -256,12 +276,14 @@ int main() {
       }
       check_extremes(*kernels, tolerance.storage);
     }
-    for (int queries : {1, 2, 3}) {
-      check_attend(*kernels, queries, 64, 256, 256, 200, 250);
-      check_attend(*kernels, queries, 64, 256, 256, 3, 251);
-      check_attend(*kernels, queries, 6, 32, 32, 31, 20);
-      check_attend(*kernels, queries, 20, 96, 16, 0, 3);
-      check_attend(*kernels, queries, 32, 96, 80, 0, 70);
+    for (Format cache : {Format::kFloat32, Format::kFloat16}) {
+      for (int queries : {1, 2, 3}) {
+        check_attend(*kernels, cache, queries, 64, 256, 256, 200, 250);
+        check_attend(*kernels, cache, queries, 64, 256, 256, 3, 251);
+        check_attend(*kernels, cache, queries, 6, 32, 32, 31, 20);
+        check_attend(*kernels, cache, queries, 20, 96, 16, 0, 3);
+        check_attend(*kernels, cache, queries, 32, 96, 80, 0, 70);
+      }
     }
     for (int n : {1, 8, 36, 512}) check_layer_norm(*kernels, 2, n);
     check_activations(*kernels);

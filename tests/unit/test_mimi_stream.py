@@ -161,11 +161,13 @@ def test_what_is_no_snapshot_is_refused(mimi: Mimi, snapshot: Any) -> None:
         mimi.stream().restore(snapshot)
 
 
-def test_a_snapshot_of_another_stream_is_refused(mimi: Mimi, tmp_path: Path) -> None:
+def test_a_snapshot_of_another_stream_is_refused(mimi: Mimi, path: Path, tmp_path: Path) -> None:
     config = replace(TINY, context=22)
     other = Mimi.load(write_mimi(tmp_path, config), config=config).stream()
-    for snapshot in (other.snapshot(), mimi.stream(window="exact").snapshot(), mimi.stream().snapshot()[:-4]):
-        with pytest.raises(StreamError, match="another configuration or window"):
+    halves = Mimi.load(path, config=TINY, precision="float16").stream()
+    exact = mimi.stream(window="exact")
+    for snapshot in (other.snapshot(), halves.snapshot(), exact.snapshot(), mimi.stream().snapshot()[:-4]):
+        with pytest.raises(StreamError, match="another configuration, precision or window"):
             mimi.stream().restore(snapshot)
 
 
