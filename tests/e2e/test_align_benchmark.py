@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,21 +16,34 @@ import pytest
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
-AXES = ("pause", "turn", "backchannel", "interruption", "hold")
+AXES = ("pause", "turn", "backchannel", "interruption", "user_backchannel")
+VOICES = ("ann", "bob", "cid", "ann", "bob", "cid", "ann", "bob")
 
 
 def take(axis: str, conversation: int, total: float, judge: float, yielded: int) -> dict[str, Any]:
-    names = ("answered_within_2s", "pause_takeover_rate", "backchannels_per_min", "selectivity")
+    names = ("answered_within_2s", "pause_takeover_rate", "backchannels_per_min")
     rates = {name: [1, 2] for name in names}
+    # Whatever other sets hold beside the point does not count.
+    rates["selectivity"] = [3, 4] if axis == "user_backchannel" else [0, 5]
     return {
         "axis": axis,
         "conversation": f"c{conversation}",
-        "total": total,
+        "rules": total,
         "components": {"response_quality": judge},
-        "rates": {**rates, "yield_rate_2s": [yielded, 1]},
+        "rates": {**rates, "yield_rate_2s": [yielded, 1] if axis == "interruption" else [0, 7]},
         "fto_s": [0.2],
         "speech_share": 0.4,
     }
+
+
+def live(share: float) -> list[dict[str, Any]]:
+    sums = {
+        "pause.takeover_rate": [4 - 3 * share, 5],
+        "turn.answered_rate": [1 + 3 * share, 5],
+        "backchannel.backchannels_per_min": [2.0, 1.0],
+        "interruption.yield_rate": [1 + share, 2],
+    }
+    return [{"sums": sums, "values": {"turn.fto_s": [1.0 - 0.5 * share]}} for _ in VOICES]
 
 
 def write_run(folder: Path, variant: str, seed: int, gains: dict[str, float]) -> None:
@@ -40,8 +55,9 @@ def write_run(folder: Path, variant: str, seed: int, gains: dict[str, float]) ->
             for axis in AXES
             for number in range(20)
         ]
-    figures = {name: {"turn": {"fto_s": {"value": value}}} for name, value in (("base", 1.0), ("agent", 0.5))}
-    content = {"variant": variant, "seed": seed, "seconds": 1800.0, "settings": {}, "dynamic": figures, **stages}
+    dynamic = {"voices": VOICES, "before": live(0.0), "after": live(1.0)}
+    identity = {"git": "abc", "arguments": {}}
+    content = {"variant": variant, "seed": seed, "seconds": 1800.0, "identity": identity, "dynamic": dynamic, **stages}
     (folder / f"{variant}-{seed}.json").write_text(json.dumps(content))
 
 
@@ -58,9 +74,65 @@ def test_the_last_line_says_which_axes_improved(tmp_path: Path) -> None:
     turn = ours["axes"]["turn"]
     assert turn["before"]["high"] < 0.45 < turn["after"]["low"] < turn["after"]["value"] < turn["after"]["high"]
     assert ours["judge_delta"] == pytest.approx(0.1)
-    assert (ours["yield_rate"], ours["backchannel_selectivity"], ours["hours"]) == (1.0, 0.5, 1.0)
-    assert ours["dynamic"]["turn"]["fto_s"] == {"before": 1.0, "after": 0.5, "seeds": 2}
+    assert ours["judge_delta_ci"] == pytest.approx([0.1, 0.1])
+    assert (ours["yield_rate"], ours["backchannel_selectivity"], ours["hours"]) == (1.0, 0.75, 1.0)
+    talks = ours["dynamic"]
+    assert (talks["axes_improved"], talks["conversations"]) == (3, 8)
+    assert not talks["axes"]["backchannel"]["is_improved"], "it did not move"
+    assert talks["axes"]["pause"]["after"]["value"] == pytest.approx(0.2)
+    assert talks["figures"]["turn"]["fto_s"]["delta"]["value"] == -0.5
+    assert not ours["is_reached"], "one axis did not move with simulated users"
     assert "without-pause" in done.stdout
+    assert "simulated users: 3 of 4 axes better (not backchannel)" in done.stdout
+
+
+def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
+    """All conversations of a run alike, the runs far apart: the seeds alone make the interval."""
+    figures = load("align_figures")
+    runs = [
+        {"before": [take("turn", k, 0.2, 0.5, 1) for k in range(9)], "seconds": 0.0, "identity": {"git": "a"}}
+        | {"after": [take("turn", k, 0.2 + seed / 10, 0.5, 1) for k in range(9)]}
+        for seed in range(3)
+    ]
+    turn = figures.summarise_variant(runs)["axes"]["turn"]
+    assert (turn["before"]["low"], turn["before"]["high"]) == pytest.approx((0.2, 0.2))
+    assert turn["after"] == pytest.approx({"value": 0.3, "low": 0.2, "high": 0.4})
+    assert not turn["is_improved"]
+
+
+def test_results_made_otherwise_are_made_again(tmp_path: Path) -> None:
+    bench = load("align")
+    given: dict[str, Any] = {
+        "model": Path("m"), "segments": Path("s"), "test_folder": "", "per_axis": 4, "judge": "similarity",
+        "test_judge": "log-prob", "steps": 3, "set": [], "config": "duologue", "dynamic": 2, "seconds": 20.0,
+        "contents": {"model": "1"}, "code": "abc", "any_commit": False, "work": tmp_path / "w", "results": tmp_path,
+    }  # fmt: skip
+
+    def case(**changes: Any) -> Any:
+        return bench.Case(argparse.Namespace(**{**given, **changes}), "without-turn", 1)
+
+    made = case()
+    assert not made.is_kept()
+    made.result.write_text(json.dumps({"identity": made.identity}))
+    assert made.is_kept()
+    assert case(model=Path("elsewhere"), work=tmp_path / "x").is_kept(), "places may change"
+    others = [{"steps": 4}, {"test_judge": ""}, {"seconds": 30.0}, {"contents": {"model": "2"}}, {"code": "abd"}]
+    assert not any(case(**change).is_kept() for change in others)
+    assert case(code="abd", any_commit=True).is_kept()
+    assert case(steps=4).run != made.run, "a run is not continued with other arguments"
+
+
+def load(name: str) -> Any:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
 
 
 def test_without_runs_it_says_how_to_make_some(tmp_path: Path) -> None:
