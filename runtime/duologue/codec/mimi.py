@@ -207,7 +207,8 @@ class MimiStream:
         """Return to the state that `snapshot` was taken in.
 
         Raises:
-            StreamError: The bytes are no snapshot, or one of another configuration, precision or window; nothing changes.
+            StreamError: The bytes are no snapshot, or one of another configuration, precision or window; nothing
+                changes.
         """
         if not isinstance(snapshot, bytes):
             raise StreamError(f"a codec snapshot is bytes, got {type(snapshot).__name__}")
