@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.audio.device import StreamInfo
-from duologue.profile.audio_facts import AudioFacts, AudioMoment, CallbackFacts, ClickFacts
+from duologue.profile.audio_facts import AudioFacts, AudioMoment, CallbackFacts, ClickFacts, DriverCall
 from duologue.profile.budget import judge, latency_parts
 from duologue.profile.engines import EngineProfile, MeasuredEngine
 from duologue.profile.frames import FrameTime, Pacing, profile_run
@@ -56,7 +56,7 @@ def engine(
     return MeasuredEngine(profile=profile, times=times, pressure=pressure)
 
 
-def audio(*, claimed_ms: float = 5.0, device_ms: float | None = 20.0) -> AudioFacts:
+def audio(*, claimed_ms: float = 5.0, device_ms: float | None = 20.0, cancels_echo: bool = False) -> AudioFacts:
     clicks = None
     if device_ms is not None:
         loop_ms = 120.0 + device_ms
@@ -73,6 +73,7 @@ def audio(*, claimed_ms: float = 5.0, device_ms: float | None = 20.0) -> AudioFa
             output_hz=24_000,
             output_latency_ms=claimed_ms,
         ),
+        bare_lag_ms=120.0,
         loop_lag_ms=120.0,
         bare_clicks=clicks,
         agent_clicks=clicks,
@@ -80,8 +81,14 @@ def audio(*, claimed_ms: float = 5.0, device_ms: float | None = 20.0) -> AudioFa
         slack_min_ms=12.0,
         slack_p50_ms=30.0,
         backlog_ms=summarise([0.0, 10.0]),
+        queue=summarise([1.0, 2.0]),
         resample=summarise([0.2, 0.3]),
+        aec=summarise([0.8, 0.9]) if cancels_echo else None,
         moments=(AudioMoment(at_s=7.0, lag_ms=120.0, fill_ms=110.0, backlog_ms=10.0),),
+        calls=(
+            DriverCall(thread=0, at_s=6.0, body_ms=0.02),
+            DriverCall(thread=0, at_s=6.05, body_ms=0.03, xruns=("input_overflow", "output_underflow")),
+        ),
         lost_input_ms=0.0,
         concealed_ms=3.0,
         concealed_events=1,

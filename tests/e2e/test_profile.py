@@ -89,7 +89,11 @@ def test_loopback_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(report["engines"][0]["interactivity"]) >= {"answer_offset_s", "overlap_share"}
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert len([event for event in events if event["name"] == "lag ms"]) == len(report["audio"]["moments"]) > 10
-    assert len([event for event in events if event["ph"] == "X"]) == 2 * 6 * 5
+    assert len([event for event in events if event["ph"] == "X" and event["cat"] != "audio"]) == 2 * 6 * 5
+    # Two seconds, settled for two before, in blocks of 10 ms.
+    calls = [event for event in events if event["name"] == "callback"]
+    assert len(calls) == report["audio"]["callbacks"][0]["calls"] > 200
+    assert "queue before the step" in text
 
 
 def test_exit_code_when_the_budget_is_missed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -92,7 +93,12 @@ def test_a_device_in_real_time() -> None:
         time.sleep(0.005)
         return FrameResult(index=0, pcm=frame, text="", user_codes=np.zeros(8, dtype=np.int32), agent_codes=None)
 
-    probe = DeviceProbe(spec=LoopbackSpec(delay_blocks=2, block_ms=20.0), settings=LoopSettings(playout_ms=400.0))
+    has_canceller = find_spec("pywebrtc_audio") is not None
+    probe = DeviceProbe(
+        spec=LoopbackSpec(delay_blocks=2, block_ms=20.0),
+        settings=LoopSettings(playout_ms=400.0),
+        cancels_echo=has_canceller,
+    )
     facts = probe.measure(step, 1.6)
     assert facts.measured_device_ms is not None
     assert facts.measured_device_ms == pytest.approx(40.0)
@@ -101,6 +107,9 @@ def test_a_device_in_real_time() -> None:
     assert facts.agent_clicks.p50_ms == pytest.approx(facts.loop_lag_ms + facts.measured_device_ms, abs=20.0)
     assert facts.reported_device_ms == 40.0
     assert facts.callbacks[0].gap.count == facts.callbacks[0].calls - 1 > 50
+    assert len(facts.calls) == facts.callbacks[0].calls
+    assert facts.queue.count == facts.resample.count > 10
+    assert (facts.aec is not None) == has_canceller
     assert 0 < facts.slack_min_ms <= facts.slack_p50_ms <= 400
 
 

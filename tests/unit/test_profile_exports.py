@@ -149,6 +149,25 @@ def test_trace_shows_the_rings_over_time(measured: list[MeasuredEngine]) -> None
     assert {event["ts"] for event in rings} == {7e6}
 
 
+def test_trace_shows_every_callback_and_marks_xruns(measured: list[MeasuredEngine]) -> None:
+    events = [e for e in json.loads(render_trace(measured, audio()))["traceEvents"] if e["pid"] == 3]
+    assert [e["args"]["name"] for e in events if e["name"] == "thread_name"] == ["driver callback 1"]
+    calls = [event for event in events if event["ph"] == "X"]
+    assert [(e["tid"], e["ts"], e["dur"]) for e in calls] == [(1, 6e6, 20.0), (1, 6.05e6, 30.0)]
+    (mark,) = [event for event in events if event["ph"] == "i"]
+    assert (mark["name"], mark["ts"]) == ("xrun", 6.05e6)
+    assert mark["args"]["kinds"] == ["input_overflow", "output_underflow"]
+
+
+def test_the_canceller_shows_where_there_is_one(measured: list[MeasuredEngine]) -> None:
+    without, with_one = (report(measured, sound=audio(cancels_echo=cancels)) for cancels in (False, True))
+    assert "echo cancelling, per frame" in render_table(with_one)
+    assert "duologue_audio_aec_seconds_count 2" in render_prometheus(with_one)
+    assert with_one.mouth_to_ear_ms - without.mouth_to_ear_ms == pytest.approx(9.3)
+    assert "echo cancelling" not in render_table(without)
+    assert "aec" not in render_prometheus(without)
+
+
 def test_trace_stages_lie_in_their_frame_one_after_another(measured: list[MeasuredEngine]) -> None:
     events = [e for e in json.loads(render_trace(measured))["traceEvents"] if e["ph"] == "X" and e["pid"] == 1]
     for frame in [e for e in events if e["tid"] == 0]:
@@ -168,6 +187,7 @@ def test_trace_stages_lie_in_their_frame_one_after_another(measured: list[Measur
 def test_json_is_versioned_and_names_its_buckets(full: ProfileReport) -> None:
     values = json.loads(full.to_json())
     assert values["schema_version"] == SCHEMA_VERSION
+    assert "calls" not in values["audio"]
     assert values["buckets_ms"] == list(BUCKETS_MS)
     assert values["mouth_to_ear_ms"] == pytest.approx(sum(part["ms"] for part in values["mouth_to_ear"]))
     assert len(values["engines"][0]["runs"][0]["stages"]["total"]["buckets"]) == len(BUCKETS_MS)

@@ -90,7 +90,9 @@ class LoopFrame:
         lag_ms: Audio under way, from microphone ring to loudspeaker ring.
         fill_ms: Agent's audio waiting for the loudspeaker.
         backlog_ms: User's audio still waiting.
-        resample_ms: Time spent converting rates and cancelling echo for this frame.
+        queue_ms: How long the frame waited, once complete, before its step began.
+        resample_ms: Time spent converting rates for this frame, both ways.
+        cancel_ms: Time spent cancelling echo; None without a canceller.
     """
 
     user: Pcm
@@ -98,7 +100,9 @@ class LoopFrame:
     lag_ms: float
     fill_ms: float
     backlog_ms: float
+    queue_ms: float
     resample_ms: float
+    cancel_ms: float | None
 
 
 class DuplexLoop:
@@ -173,7 +177,7 @@ class DuplexLoop:
 
     def lag_s(self, now_ns: int | None = None) -> float:
         """Return the audio under way, between callbacks carried on from the last stamps so that blocks do not show."""
-        return sum(self._lag_parts_s(monotonic_ns() if now_ns is None else now_ns))
+        return sum(self._lag_parts_s(_at(now_ns)))
 
     def _lag_parts_s(self, now_ns: int) -> tuple[float, float]:
         """Return what waits on the user's side and on the agent's."""
@@ -189,30 +193,32 @@ class DuplexLoop:
         self._drop_backlog()
         frames: list[LoopFrame] = []
         while len(frames) < limit:
-            begun = perf_counter()
+            begun_s = perf_counter()
+            queue_s, _ = self._lag_parts_s(_at(now_ns))
             user = self._next_frame()
             if user is None:
                 break
+            resampled_s = perf_counter()
+            cancel_ms = None
             if self._canceller is not None:
                 user = self._canceller.process(user, self._played_with(now_ns))
-            converted = perf_counter() - begun
+                cancel_ms = 1e3 * (perf_counter() - resampled_s)
             result = self.step(user)
-            begun = perf_counter()
+            stepped_s = perf_counter()
             self._play(result.pcm, now_ns)
-            converted += perf_counter() - begun
             self.counters.frames += 1
-            frames.append(self._loop_frame(user, result, 1e3 * converted, now_ns))
+            frame = LoopFrame(
+                user=user,
+                result=result,
+                lag_ms=1e3 * self.lag_s(now_ns),
+                fill_ms=1e3 * self._port.output_fill / self._out_hz,
+                backlog_ms=1e3 * self._port.input_fill / self._in_hz,
+                queue_ms=max(0.0, 1e3 * queue_s - FRAME_MS),
+                resample_ms=1e3 * (resampled_s - begun_s + perf_counter() - stepped_s),
+                cancel_ms=cancel_ms,
+            )
+            frames.append(frame)
         return frames
-
-    def _loop_frame(self, user: Pcm, result: FrameResult, resample_ms: float, now_ns: int | None) -> LoopFrame:
-        return LoopFrame(
-            user=user,
-            result=result,
-            lag_ms=1e3 * self.lag_s(now_ns),
-            fill_ms=1e3 * self._port.output_fill / self._out_hz,
-            backlog_ms=1e3 * self._port.input_fill / self._in_hz,
-            resample_ms=resample_ms,
-        )
 
     def _drop_backlog(self) -> None:
         keep = round(self._settings.max_backlog_ms / 1e3 * self._in_hz)
@@ -261,7 +267,7 @@ class DuplexLoop:
 
     def _follow_clocks(self, now_ns: int | None) -> float:
         """Return the excess lag, and bend the agent's speed where there are two clocks."""
-        now_ns = monotonic_ns() if now_ns is None else now_ns
+        now_ns = _at(now_ns)
         now_s = now_ns / 1e9
         in_count, in_ns, out_count, out_ns = self._port.clocks()
         # What the rings lost or lacked has passed the device all the same.
@@ -307,6 +313,10 @@ class DuplexLoop:
 
 def _is_quiet(pcm: Pcm) -> bool:
     return float(np.sqrt(np.mean(pcm * pcm))) < _QUIET_RMS
+
+
+def _at(now_ns: int | None) -> int:
+    return monotonic_ns() if now_ns is None else now_ns
 
 
 def _since(stamp_ns: int, now_ns: int) -> float:

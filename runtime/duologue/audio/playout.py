@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+
+from duologue.types import FRAME_SAMPLES, FrameResult, Pcm
 
 WINDOW_FRAMES = 125
 """Replies that count: those of the last ten seconds."""
 _GUARD_S = 0.006
 _STALL_S = 0.040
+_WARMUP_FRAMES = 15
+_MARGIN_MS = 15.0
+_MAX_MS = 1000.0
+
+
+def first_playout_ms(step: Callable[[Pcm], FrameResult]) -> float:
+    """Warm a conversation up on silence and return the estimate to start with, in ms.
+
+    Args:
+        step: One frame of it.
+    """
+    times_ms = []
+    silence = np.zeros(FRAME_SAMPLES, dtype=np.float32)
+    for _ in range(_WARMUP_FRAMES):
+        begun_s = perf_counter()
+        step(silence)
+        times_ms.append(1e3 * (perf_counter() - begun_s))
+    # The first frames fill caches and delays.
+    return min(float(math.ceil(np.percentile(times_ms[3:], 95) + _MARGIN_MS)), _MAX_MS)
 
 
 class PlayoutMeter:

@@ -15,6 +15,8 @@ from duologue.metrics.latency import LatencySummary
 
 CAPACITY_SAMPLES = 1 << 17
 """Room of each ring: 2.7 s at 48 kHz."""
+XRUN_KINDS = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
+"""Losses that a driver may report, in the order of PortAudio's flags."""
 _BINS_PER_OCTAVE = 8
 
 
@@ -116,12 +118,11 @@ def read_counters(port: AudioPort) -> PortCounters:
 
 
 def _callback_counters(raw: dict[str, Any]) -> CallbackCounters:
-    kinds = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
     return CallbackCounters(
         calls=raw["calls"],
         late=raw["late"],
         flagged=raw["flagged"],
-        xruns={kind: raw[kind] for kind in kinds},
+        xruns={kind: raw[kind] for kind in XRUN_KINDS},
         gap=summarise(raw["gap"]["counts"], raw["gap"]["max_ns"]),
         body=summarise(raw["body"]["counts"], raw["body"]["max_ns"]),
     )

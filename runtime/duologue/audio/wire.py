@@ -65,7 +65,8 @@ class LiveFrame:
         text: Piece of text the agent began, "" for none.
         user_dbfs: Level of the user's frame, RMS; -inf for silence.
         agent_dbfs: Likewise for the agent's.
-        stage_ms: Wall time per stage of the step, and "resample".
+        stage_ms: Wall time per stage of the step, and beside it "queue" (how long the frame waited for it), "resample"
+            and, with a canceller, "aec".
         is_late: Whether the step exceeded the 80 ms budget.
         lag_ms: Audio under way between microphone and loudspeaker.
         fill_ms: Agent's audio waiting for the loudspeaker.

@@ -20,6 +20,7 @@ from duologue.audio.canceller import EchoCanceller
 from duologue.audio.device import DeviceSpec, OpenDevice, StreamInfo
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.outbox import Outbox
+from duologue.audio.playout import first_playout_ms
 from duologue.audio.port import SharedPort, read_counters
 from duologue.audio.priority import hurry
 from duologue.audio.wire import (
@@ -37,10 +38,8 @@ from duologue.errors import DeviceError
 from duologue.metrics.latency import LatencyHistogram
 from duologue.metrics.types import Event
 from duologue.session import Session
-from duologue.types import FRAME_MS, FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
+from duologue.types import FRAME_MS, FRAME_RATE_HZ, SAMPLE_RATE_HZ, FrameResult, Pcm
 
-_WARMUP_FRAMES = 15
-_PLAYOUT_MARGIN_MS = 15.0
 _POLL_S = 0.05
 _REOPEN_S = (0.5, 1.0, 2.0, 4.0)
 
@@ -91,11 +90,11 @@ class Worker:
         self._canceller: EchoCanceller | None = None
         self.outbox = Outbox(pipe, options.record_path)
         self._agent: LiveAgent = options.load_agent()
-        warm_ms = _warm_up(self._agent)
+        with self._agent.session(seed=0) as session:
+            measured_ms = first_playout_ms(session.step)
         self._session = self._open_session(options.seed)
-        playout_ms = options.playout_ms if options.playout_ms is not None else math.ceil(warm_ms + _PLAYOUT_MARGIN_MS)
         self._settings = LoopSettings(
-            playout_ms=min(playout_ms, 1000),
+            playout_ms=options.playout_ms if options.playout_ms is not None else measured_ms,
             adapts_playout=options.playout_ms is None,
             max_backlog_ms=options.max_backlog_ms,
             max_lag_ms=options.max_lag_ms,
@@ -160,7 +159,7 @@ class Worker:
             text=result.text,
             user_dbfs=_dbfs(frame.user),
             agent_dbfs=_dbfs(result.pcm),
-            stage_ms={**result.stage_ms, "resample": frame.resample_ms},
+            stage_ms={**result.stage_ms, **_stages(frame)},
             is_late=result.is_late,
             lag_ms=frame.lag_ms,
             fill_ms=frame.fill_ms,
@@ -315,15 +314,9 @@ class Worker:
         )
 
 
-def _warm_up(agent: LiveAgent) -> float:
-    """Run a throw-away conversation on silence and return the 95th percentile of a step, in ms."""
-    times_ms = []
-    silence = np.zeros(FRAME_SAMPLES, dtype=np.float32)
-    with agent.session(seed=0) as session:
-        for _ in range(_WARMUP_FRAMES):
-            times_ms.append(session.step(silence).stage_ms["total"])
-    # The first frames fill caches and delays.
-    return float(np.percentile(times_ms[3:], 95))
+def _stages(frame: LoopFrame) -> dict[str, float]:
+    stages = {"queue": frame.queue_ms, "resample": frame.resample_ms}
+    return stages if frame.cancel_ms is None else {**stages, "aec": frame.cancel_ms}
 
 
 def _dbfs(pcm: Pcm) -> float:

@@ -66,20 +66,42 @@ class AudioMoment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DriverCall:
+    """One callback.
+
+    Attributes:
+        thread: Driver thread, 0 or 1.
+        at_s: When it began, by the monotonic clock.
+        body_ms: Time inside it.
+        xruns: Losses that the driver reported with it.
+    """
+
+    thread: int
+    at_s: float
+    body_ms: float
+    xruns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFacts:
     """A sound device under an audio loop, once alone and once with the agent.
 
     Attributes:
         device: What it agreed to, the latencies it claims included.
-        loop_lag_ms: Lag the loop holds by design: one frame and the time set aside for computing.
+        bare_lag_ms: Lag that the loop held with nothing to compute: one frame and a fixed playout.
+        loop_lag_ms: Lag that it held with the agent once settled: one frame and the playout of `duologue talk`, which
+            follows how late the replies come.
         bare_clicks: Clicks through the device with nothing to compute; None if none came back.
         agent_clicks: Clicks with the agent's work in the loop; None if none came back.
         callbacks: One entry per driver thread, of the run with the agent, as all that follows.
         slack_min_ms: Agent's audio still waiting for the loudspeaker when the next frame of it came: the least.
         slack_p50_ms: The median of the same.
         backlog_ms: User's audio waiting when a frame was done.
+        queue: How long a frame waited, once complete, before its step began.
         resample: Time per frame of converting rates, both ways.
+        aec: Time per frame of cancelling echo; None without a canceller.
         moments: The rings, frame by frame.
+        calls: The callbacks, one by one.
         lost_input_ms: User's audio that found the ring full.
         concealed_ms: Agent's audio that was missing and faded to silence.
         concealed_events: How often.
@@ -90,6 +112,7 @@ class AudioFacts:
     """
 
     device: StreamInfo
+    bare_lag_ms: float
     loop_lag_ms: float
     bare_clicks: ClickFacts | None
     agent_clicks: ClickFacts | None
@@ -97,8 +120,11 @@ class AudioFacts:
     slack_min_ms: float
     slack_p50_ms: float
     backlog_ms: Timing
+    queue: Timing
     resample: Timing
+    aec: Timing | None
     moments: tuple[AudioMoment, ...]
+    calls: tuple[DriverCall, ...]
     lost_input_ms: float
     concealed_ms: float
     concealed_events: int
@@ -110,7 +136,7 @@ class AudioFacts:
     @property
     def measured_device_ms(self) -> float | None:
         """Loudspeaker to microphone without the loop's lag; None if no click came back."""
-        return self.bare_clicks.p50_ms - self.loop_lag_ms if self.bare_clicks else None
+        return self.bare_clicks.p50_ms - self.bare_lag_ms if self.bare_clicks else None
 
     @property
     def reported_device_ms(self) -> float:
@@ -131,7 +157,7 @@ class AudioProbe(Protocol):
 
         Args:
             step: One frame of the conversation.
-            seconds: Length of each of the two runs.
+            seconds: Length of each of the two runs; the second one settles before, as long again but 10 s at most.
 
         Raises:
             DeviceError: There is no device, or it fails or falls silent.

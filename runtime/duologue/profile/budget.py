@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from duologue.audio.canceller import ADDED_DELAY_MS
 from duologue.profile.audio_facts import AudioFacts
 from duologue.profile.engines import EngineProfile
 from duologue.profile.frames import FrameTime, RunProfile
@@ -32,9 +33,15 @@ def latency_parts(*, delay_frames: int, compute_ms: float, audio: AudioFacts | N
     ]
     if audio is None:
         return tuple(parts)
-    playout_ms = audio.loop_lag_ms - FRAME_MS
-    if playout_ms > compute_ms:
-        parts.append(LatencyPart(name="safety of the loop", ms=playout_ms - compute_ms, basis="setting"))
+    if audio.aec is not None:
+        parts.append(LatencyPart(name="echo canceller", ms=ADDED_DELAY_MS, basis="algorithmic"))
+    # What must wait for the loudspeaker covers a frame's wait for its step, the computing, and some safety.
+    spare_ms = max(0.0, audio.loop_lag_ms - FRAME_MS - compute_ms)
+    queue_ms = min(audio.queue.p95_ms, spare_ms)
+    if queue_ms:
+        parts.append(LatencyPart(name="queue (p95)", ms=queue_ms, basis="measured"))
+    if spare_ms > queue_ms:
+        parts.append(LatencyPart(name="safety of the loop", ms=spare_ms - queue_ms, basis="setting"))
     measured_ms = audio.measured_device_ms
     if measured_ms is not None:
         parts.append(LatencyPart(name="device", ms=measured_ms, basis="measured"))

@@ -45,11 +45,16 @@ class ClickLoop:
             return FrameResult(index=len(self._heard) - 1, pcm=reply, text="", user_codes=_no_codes(), agent_codes=None)
         return replace(self._step(frame), pcm=reply)
 
-    def facts(self) -> ClickFacts | None:
-        """Return how long the clicks took, or None if none came back."""
+    def facts(self, *, skip_frames: int = 0) -> ClickFacts | None:
+        """Return how long the clicks took, or None if none came back.
+
+        Args:
+            skip_frames: Clicks of that many first frames do not count.
+        """
         heard = np.concatenate(self._heard) if self._heard else np.empty(0, dtype=np.float32)
         period = PERIOD_FRAMES * FRAME_SAMPLES
-        starts = range(0, len(heard) - period + 1, period)
+        first = -(-skip_frames // PERIOD_FRAMES) * period
+        starts = range(first, len(heard) - period + 1, period)
         delays = [_find(heard[start : start + period]) for start in starts]
         delays_ms = [1e3 * delay / SAMPLE_RATE_HZ for delay in delays if delay is not None]
         if not delays_ms:

@@ -115,6 +115,9 @@ def _add_audio(book: _Book, audio: AudioFacts) -> None:
         for kind, count in callback.xruns.items():
             book.counter("audio_xruns_total", "Callbacks with a loss reported.", count, {**labels, "kind": kind})
     book.histogram("audio_resample_seconds", "Time per frame of converting rates.", audio.resample, {})
+    book.histogram("audio_queue_seconds", "Time from a complete frame to its step.", audio.queue, {})
+    if audio.aec is not None:
+        book.histogram("audio_aec_seconds", "Time per frame of cancelling echo.", audio.aec, {})
     lost_ms = {
         "lost_input": audio.lost_input_ms,
         "concealed": audio.concealed_ms,

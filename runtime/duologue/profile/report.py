@@ -14,7 +14,7 @@ from duologue.profile.host import HostFacts, Pressure
 from duologue.profile.timing import BUCKETS_MS, Timing
 from duologue.types import FRAME_MS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the JSON form; it changes when a field is renamed, removed or redefined."""
 
 
@@ -111,8 +111,11 @@ class ProfileReport:
         return sum(part.ms for part in self.mouth_to_ear)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, the sum of the latency parts included."""
-        return {**dataclasses.asdict(self), "mouth_to_ear_ms": self.mouth_to_ear_ms}
+        """Return plain values, the sum of the latency parts included; single callbacks are left to the trace."""
+        values = {**dataclasses.asdict(self), "mouth_to_ear_ms": self.mouth_to_ear_ms}
+        if values["audio"] is not None:
+            del values["audio"]["calls"]
+        return values
 
     def to_json(self) -> str:
         """Return the JSON form, numbers finite."""

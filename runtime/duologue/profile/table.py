@@ -138,7 +138,10 @@ def _audio_lines(report: ProfileReport) -> Iterator[str]:
         yield _row(f"  callback gap ({callback.calls} calls)", callback.gap) + f"{callback.late:6d} late"
         yield _row("  callback body", callback.body)
         yield f"  xruns   {xruns or 'none'}"
+    yield _row("  queue before the step", audio.queue)
     yield _row("  resampling, per frame", audio.resample)
+    if audio.aec is not None:
+        yield _row("  echo cancelling, per frame", audio.aec)
     yield (
         f"  rings   {audio.slack_p50_ms:.1f} ms left when a reply came (least {audio.slack_min_ms:.1f}), "
         f"backlog p50 {audio.backlog_ms.p50_ms:.1f}, max {audio.backlog_ms.max_ms:.1f} ms"

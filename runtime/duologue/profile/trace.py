@@ -24,7 +24,7 @@ def render_trace(engines: Sequence[MeasuredEngine], audio: AudioFacts | None = N
 
     Args:
         engines: Measured engines; one without frames adds nothing.
-        audio: The sound device; its rings are counters of a process of their own.
+        audio: The sound device, a process of its own: callbacks by driver thread, xruns as marks, rings as counters.
     """
     runs = [
         (engine.profile.name, pacing, times) for engine in engines for pacing, times in engine.times.items() if times
@@ -48,6 +48,14 @@ def _names(process: int, name: str, stages: Sequence[str]) -> Iterator[dict[str,
 
 def _audio_events(process: int, audio: AudioFacts) -> Iterator[dict[str, Any]]:
     yield {"ph": "M", "name": "process_name", "pid": process, "tid": 0, "args": {"name": "sound device"}}
+    for thread in sorted({call.thread for call in audio.calls}):
+        track = {"ph": "M", "pid": process, "tid": 1 + thread}
+        yield {**track, "name": "thread_name", "args": {"name": f"driver callback {1 + thread}"}}
+    for call in audio.calls:
+        at = {"cat": "audio", "pid": process, "tid": 1 + call.thread, "ts": 1e6 * call.at_s}
+        yield {**at, "ph": "X", "name": "callback", "dur": 1e3 * call.body_ms, "args": {"xruns": list(call.xruns)}}
+        if call.xruns:
+            yield {**at, "ph": "i", "s": "p", "name": "xrun", "args": {"kinds": list(call.xruns)}}
     for moment in audio.moments:
         rings = {"loudspeaker ring": moment.fill_ms, "microphone ring": moment.backlog_ms, "lag": moment.lag_ms}
         for name, ms in rings.items():
