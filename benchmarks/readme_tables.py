@@ -156,7 +156,7 @@ def audio_gil_table(result: dict[str, Any]) -> str:
     ]
     caption = (
         f"Clicks through an echo agent over JACK for {result['rows'][0]['seconds']:.0f} s while the program is idle or "
-        "holds the interpreter's lock by sorting a list or matching a regular expression in a loop; "
+        "sorts a list in a loop, which holds the interpreter's lock; "
         f"{result['machine']}, {result['cores']} cores, with other work on them:\n`python benchmarks/audio_gil.py`\n"
     )
     return f"{caption}\n{markdown(header, rows)}"
@@ -192,7 +192,7 @@ def mouth_to_ear_table(result: dict[str, Any]) -> str:
         "frame",
         "acoustic delay",
         "compute (p50)",
-        "overhead: device, playout",
+        "overhead: device, playout (at most 25)",
         "concealed",
         "xruns",
     ]
@@ -206,6 +206,24 @@ def mouth_to_ear_table(result: dict[str, Any]) -> str:
     return f"{caption}\n{markdown(header, [cells])}"
 
 
+def audio_soak_table(result: dict[str, Any]) -> str:
+    memory_mb, excess_ms = result["memory_mb"], result["excess_ms"]
+    cells = [
+        f"{result['minutes']:g}",
+        f"{memory_mb['first']:.0f}, then within {result['memory_span_mb']:.1f}",
+        f"{excess_ms['early']:+.1f}, then {excess_ms['late']:+.1f}",
+        f"{result['drift_ppm']:.0f} (made: -200)",
+        f"{result['lost_input_ms'] + result['dropped_user_ms']:.0f}",
+        str(result["device_losses"]),
+    ]
+    header = ["minutes", "memory, MB", "lag over its target, ms", "drift found, ppm", "user lost, ms", "device lost"]
+    caption = (
+        f"The bundled agent over the fake device, {result['machine']}, {result['cores']} cores, "
+        f"load {result['load_average']:.1f}:\n`{result['command']}`\n"
+    )
+    return f"{caption}\n{markdown(header, [cells])}"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "codec": codec_table,
     "codec_precision": codec_precision_table,
@@ -214,6 +232,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "audio_gil": audio_gil_table,
     "audio_aec": audio_aec_table,
     "mouth_to_ear": mouth_to_ear_table,
+    "audio_soak": audio_soak_table,
 }
 
 if __name__ == "__main__":
