@@ -41,6 +41,8 @@ CHANGES = [
     "losses.mel_bands=[20, 5]",
     "losses.stft_windows=[256]",
     "losses.stft=1.0",
+    "losses.adversarial=2.0",
+    "losses.features=3.0",
     "discriminator.windows=[256]",
     "discriminator.periods=[3]",
     "discriminator.stft_channels=2",
@@ -204,6 +206,8 @@ def test_discriminators_may_rest_and_are_logged_all_the_same(data: Path, tmp_pat
     rows = [row for row in metrics(tmp_path) if "mel" in row]
     # They take part in steps 1, 4, 7 and 10, counted from 1; each line tells of the two steps up to it.
     assert [row["step"] for row in rows if "judges" in row] == [2, 4, 8, 10]
+    train_codec(settings(*changes, "losses.adversarial=0", "losses.features=0"), options(data, tmp_path / "none"))
+    assert not any("judges" in row for row in metrics(tmp_path / "none"))
 
 
 def test_it_learns_the_sound_and_the_phones(data: Path, tmp_path: Path) -> None:
@@ -258,8 +262,8 @@ def test_units_tell_sounds_apart() -> None:
 def test_a_folder_with_a_run_is_not_overwritten_and_settings_are_kept(data: Path, straight: Path) -> None:
     with pytest.raises(ConfigError, match="go on with --resume"):
         train_codec(settings("run.steps=10"), options(data, straight))
-    with pytest.raises(ConfigError, match=r"losses\.mel is 9\.0 but the run has 4\.0"):
-        train_codec(settings("run.steps=10", "losses.mel=9.0"), options(data, straight, resume=True))
+    with pytest.raises(ConfigError, match=r"losses\.phones is 9\.0 but the run has 0\.2"):
+        train_codec(settings("run.steps=10", "losses.phones=9.0"), options(data, straight, resume=True))
     with pytest.raises(ConfigError, match="device is 'tpu'"):
         train_codec(settings("run.steps=10"), options(data, straight, device="tpu"))
 

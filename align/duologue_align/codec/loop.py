@@ -31,6 +31,11 @@ _SAVE_SECONDS = 600.0
 _FREE = {
     "discriminator.every",
     "discriminator.start_step",
+    "losses.adversarial",
+    "losses.features",
+    "losses.mel",
+    "losses.stft",
+    "losses.waveform",
     "run.freeze_share",
     "run.log_every",
     "run.minutes",
@@ -74,8 +79,8 @@ def train_codec(settings: CodecTraining, options: RunOptions) -> dict[str, Any]:
     """Train until the budget ends or SIGTERM or SIGINT comes; leave a checkpoint and weights that load in moshi.
 
     Args:
-        settings: What to train. When resuming, only the length, the intervals, the type of the written weights and
-            when the discriminators take part may differ from the run's own.
+        settings: What to train. When resuming, only the length, the intervals, the type of the written weights, the
+            weights of losses of the waveform and when discriminators take part may differ from the run's own.
         options: Where.
 
     Returns:

@@ -21,7 +21,7 @@ class LossSettings:
         mel: Distance of log-mel magnitudes.
         stft: Spectral convergence and distance of log magnitudes.
         waveform: Mean absolute difference of samples.
-        adversarial: Hinge loss against the discriminators.
+        adversarial: Hinge loss against the discriminators, which rest when this weight and the next are 0.
         features: Distance of the discriminators' feature maps.
         commitment: Distance of latents from their codebook entries.
         phones: Cross-entropy of the phone classifier on the semantic codebook.

@@ -160,7 +160,8 @@ class CodecTrainer:
         }
         losses = {name: loss(ours, theirs) for name, loss in functions.items() if self.balancer.weights[name] > 0}
         judging = self.settings.discriminator
-        if self.step < judging.start_step or self.step % judging.every:
+        is_judged = self.balancer.weights["adversarial"] > 0 or self.balancer.weights["features"] > 0
+        if not is_judged or self.step < judging.start_step or self.step % judging.every:
             return losses, None
         real, fake = self._judge(ours, theirs, rng)
         losses["adversarial"] = adversarial_loss(fake)
