@@ -10,11 +10,13 @@ from duologue._native import AudioPort, audio_callback_address
 from duologue.audio.device import StreamInfo
 from duologue.audio.devices import DeviceInfo, choose_device
 from duologue.errors import DeviceError, MissingExtraError
+from duologue.types import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from duologue.audio.driver import PortAudioSpec
 
 _RATES_HZ = (24_000, 48_000, 44_100, 16_000)
+_Attempt = tuple[tuple[DeviceInfo, DeviceInfo], tuple[int, int], tuple[float, float], bool]
 
 
 def import_sounddevice() -> Any:
@@ -103,19 +105,30 @@ def open_streams(spec: PortAudioSpec, port: AudioPort) -> Streams:
         DeviceError: If a device does not exist or PortAudio refuses it.
     """
     failures: list[str] = []
-    for pair in _candidate_pairs(spec, query_devices()):
-        is_split = spec.is_split if spec.is_split is not None else pair[0].host_api != pair[1].host_api
-        for channels, rates_hz in product(_candidate_channels(pair), _candidate_rates(spec, pair, is_split)):
-            port.configure(
-                input_hz=rates_hz[0], output_hz=rates_hz[1], input_channels=channels[0], output_channels=channels[1]
-            )
-            try:
-                streams = _open_at(spec, port, pair, channels, rates_hz, is_split)
-            except DeviceError as error:
-                failures.append(f"cannot open microphone {pair[0].name!r} with loudspeaker {pair[1].name!r}: {error}")
-                continue
-            return Streams(streams, _info(pair, rates_hz, streams, is_split))
+    for pair, channels, rates_hz, is_split in _attempts(spec, query_devices()):
+        port.configure(
+            input_hz=rates_hz[0], output_hz=rates_hz[1], input_channels=channels[0], output_channels=channels[1]
+        )
+        try:
+            streams = _open_at(spec, port, pair, channels, rates_hz, is_split)
+        except DeviceError as error:
+            failures.append(f"cannot open microphone {pair[0].name!r} with loudspeaker {pair[1].name!r}: {error}")
+            continue
+        return Streams(streams, _info(pair, rates_hz, streams, is_split))
     raise DeviceError(f"{failures[0]}; see duologue devices, or name a sample rate that the device has")
+
+
+def _attempts(spec: PortAudioSpec, devices: list[DeviceInfo]) -> list[_Attempt]:
+    likely: list[_Attempt] = []
+    others: list[_Attempt] = []
+    for pair in _candidate_pairs(spec, devices):
+        is_split = spec.is_split if spec.is_split is not None else pair[0].host_api != pair[1].host_api
+        usual_hz = {float(SAMPLE_RATE_HZ), *(device.default_hz for device in pair)}
+        for channels, rates_hz in product(_candidate_channels(pair), _candidate_rates(spec, pair, is_split)):
+            # A device that opens neither at our rate nor at its own is seldom there at all, and each attempt may cost
+            # a second where one sound system is a client of another: the next pair first.
+            (likely if usual_hz.issuperset(rates_hz) else others).append((pair, channels, rates_hz, is_split))
+    return likely + others
 
 
 def _candidate_pairs(spec: PortAudioSpec, devices: list[DeviceInfo]) -> list[tuple[DeviceInfo, DeviceInfo]]:
@@ -131,7 +144,7 @@ def _candidate_pairs(spec: PortAudioSpec, devices: list[DeviceInfo]) -> list[tup
         for host_api in dict.fromkeys(device.host_api for device in devices):
             with suppress(DeviceError):
                 pairs.append(choose(host_api))
-    return pairs
+    return list(dict.fromkeys(pairs))
 
 
 def _candidate_channels(pair: tuple[DeviceInfo, DeviceInfo]) -> list[tuple[int, int]]:
