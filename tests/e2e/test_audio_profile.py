@@ -85,8 +85,8 @@ def test_mouth_to_ear_is_the_design_the_computing_and_little_more(
     busy_share = pressure.read().cpu_share or 0.0
     # Once settled: what waits for the loudspeaker follows the latest reply of ten seconds.
     found = loop_delays_ms(said, talk.heard, talk.recorded, begin=talk.begin)
-    delays_ms = [delay_ms for second, delay_ms in found if second >= 15]
-    assert len(delays_ms) >= 3
+    delays_ms = [delay_ms for second, delay_ms in found if second >= 12]
+    assert len(delays_ms) >= 2
     overhead_ms = float(np.median(delays_ms)) - FRAME_MS - talk.report.latency["total"].p50_ms
     assert 0 < overhead_ms <= (MAX_OVERHEAD_MS if busy_share < BUSY_SHARE else BUSY_OVERHEAD_MS), (
         busy_share,
