@@ -64,7 +64,12 @@ def test_axes_without_a_share_are_left_out() -> None:
 def test_the_judge_has_an_advantage_of_its_own() -> None:
     preset = RewardPreset.load("paper")
     group = [
-        Graded(axis="turn", components={"paper_turn_delay": delay, "response_quality": mark}, total=delay + mark, rules=delay)
+        Graded(
+            axis="turn",
+            components={"paper_turn_delay": delay, "response_quality": mark},
+            total=delay + mark,
+            rules=delay,
+        )
         for delay, mark in ((-1.0, 0.0), (-2.0, 1.0), (-9.0, 0.5))
     ]
     found = {
