@@ -15,6 +15,7 @@ from duologue.cli import main
 from duologue.profile.host import PressureMeter
 from duologue.profile.wakeups import GilHog
 from duologue.types import FRAME_MS
+from duologue.untrained import write_untrained_bundle
 from jack_conversation import converse, lead_in
 from virtual_jack import JackServer, VirtualUser, loop_delays_ms, require_jack
 
@@ -81,7 +82,9 @@ def test_mouth_to_ear_is_the_design_the_computing_and_little_more(
     start_server(block_samples=240)
     said = lead_in(demo_user, 25)
     pressure = PressureMeter()
-    talk = converse(seat_user(said), said, tmp_path)
+    # The delay shows where both speak at once: an untrained agent never stops.
+    write_untrained_bundle(tmp_path / "agent")
+    talk = converse(seat_user(said), said, tmp_path, agent=tmp_path / "agent")
     busy_share = pressure.read().cpu_share or 0.0
     # Once settled: what waits for the loudspeaker follows the latest reply of ten seconds.
     found = loop_delays_ms(said, talk.heard, talk.recorded, begin=talk.begin)
