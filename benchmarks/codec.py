@@ -134,7 +134,8 @@ def time_codecs(threads: int, options: argparse.Namespace) -> dict[str, Any]:
     config = MimiConfig()
     full = math.ceil(config.context / config.steps_per_frame) + 3
     count = full + (40 if options.quick else FRAMES)
-    pcm = speechlike(count * FRAME_MS / 1000, seed=options.seed + 5000)
+    # A frame more than needed: seconds of float do not make whole frames.
+    pcm = speechlike((count + 1) * FRAME_MS / 1000, seed=options.seed + 5000)
     frames = pcm[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
     alone = probe_alone(threads, options, frames[:full], frames[full:])
     codecs = open_codecs(options.weights, threads)
