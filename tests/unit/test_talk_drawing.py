@@ -110,6 +110,15 @@ def test_latency_in_both_shapes() -> None:
     assert figures.latency_lines({}, 4)[1].plain.split() == ["p50", *["-"] * 6]
 
 
+def test_waiting_and_the_echo_canceller_are_shown_where_they_are_measured() -> None:
+    latency = _talk().view().latency
+    measured = {**latency, "queue": latency["model"], "aec": latency["encode"]}
+    assert [line.plain.split()[0] for line in figures.latency_lines(measured, 9)[-2:]] == ["queue", "aec"]
+    across = [line.plain for line in figures.latency_lines(measured, 4)]
+    assert across[0].split()[-2:] == ["queue", "aec"]
+    assert max(map(len, across)) < 80
+
+
 def test_the_device_tells_its_losses() -> None:
     view = _talk().view()
     facts = {name: value for name, value, _ in figures.device_facts(view)}

@@ -15,6 +15,8 @@ from duologue.types import FRAME_MS
 
 STAGES = ("total", "encode", "model", "decode", "metrics", "resample")
 """Stages in the order of the table; "total" is the sum of the next four, "resample" comes on top."""
+_FURTHER = ("queue", "aec")
+"""Shown where they were measured: how long a frame waited for its step, and the echo canceller."""
 
 _NAMES = {
     "takeover rate": "pauses taken over",
@@ -117,13 +119,14 @@ def control_text(view: View) -> str:
 
 
 def latency_lines(latency: dict[str, LatencySummary], height: int) -> list[Text]:
-    """Draw the wall time of every stage; below 7 rows one column a stage, else one row a stage."""
-    if height < 1 + len(STAGES):
-        return _latency_across(latency)
+    """Draw the wall time of every stage; where rows are few one column a stage, else one row a stage."""
+    stages = _shown(latency)
+    if height < 1 + len(stages):
+        return _latency_across(latency, stages)
     lines = [
         Text("stage, ms".ljust(9) + "".join(name.rjust(8) for name in ("p50", "p95", "p99", "max")), STYLES["dim"])
     ]
-    for stage in STAGES:
+    for stage in stages:
         found = latency.get(stage)
         line = Text(stage.ljust(9))
         for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"):
@@ -132,13 +135,17 @@ def latency_lines(latency: dict[str, LatencySummary], height: int) -> list[Text]
     return lines
 
 
-def _latency_across(latency: dict[str, LatencySummary]) -> list[Text]:
-    lines = [Text("frame, ms ".ljust(10) + "".join(stage.rjust(10) for stage in STAGES), style=STYLES["dim"])]
+def _shown(latency: dict[str, LatencySummary]) -> list[str]:
+    return [*STAGES, *(stage for stage in _FURTHER if stage in latency)]
+
+
+def _latency_across(latency: dict[str, LatencySummary], stages: list[str]) -> list[Text]:
+    lines = [Text("ms".ljust(4) + "".join(stage.rjust(9) for stage in stages), style=STYLES["dim"])]
     for name in ("p50", "p95", "p99"):
-        line = Text(name.ljust(10))
-        for stage in STAGES:
+        line = Text(name.ljust(4))
+        for stage in stages:
             found = latency.get(stage)
-            line.append("  ")
+            line.append(" ")
             line.append_text(_time_cell(None if found is None else getattr(found, f"{name}_ms")))
         lines.append(line)
     return lines
