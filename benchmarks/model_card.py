@@ -27,7 +27,7 @@ from duologue.model.storage import read_index
 from duologue.replacing import replace_file
 from duologue_align.sft.journal import read_journal
 from duologue_align.sft.outcome import WANTED
-from duologue_align.synth.dialogue import BEHAVIOUR_SHARES
+from duologue_align.synth.dialogue import WELL_BEHAVED_SHARE
 
 ROOT = Path(__file__).parents[1]
 CARD = "MODEL_CARD.md"
@@ -73,7 +73,7 @@ def render(options: argparse.Namespace) -> str:
         version=duologue.__version__,
         model_millions=millions(options.bundle / "model.safetensors"),
         codec_millions=millions(options.bundle / "mimi.safetensors"),
-        well_behaved=f"{math.prod(1 - share for share in BEHAVIOUR_SHARES.values()):.0%}",
+        well_behaved=f"{WELL_BEHAVED_SHARE:.0%}",
         commands=commands(),
         cost=cost(options.codec_run, options.sft_run),
         users=agent["users"],

@@ -70,9 +70,16 @@ def test_folder_reads_words_in_moshi_finetunes_form_with_the_users_of_synth(tmp_
     _touch(tmp_path / "data_stereo/000000.wav")
     _touch(
         tmp_path / "data_stereo/000000.json",
-        json.dumps({"alignments": [["hi", [1.0, 1.2], "SPEAKER_MAIN"], ["there", [1.2, 1.5], "SPEAKER_MAIN"]]}),
+        json.dumps(
+            {
+                "alignments": [
+                    ["hi", [1.0, 1.2], "SPEAKER_MAIN"],
+                    ["there", [1.2, 1.5], "SPEAKER_MAIN"],
+                    ["yo", [0.5, 0.8], "SPEAKER_USER"],
+                ]
+            }
+        ),
     )
-    _touch(tmp_path / "facts/000000.json", json.dumps({"user_words": [["yo", [0.5, 0.8], "SPEAKER_OTHER"]]}))
     conversation = _one(tmp_path / "data_stereo")
     assert [(line.side, line.text) for line in read_lines(conversation)] == [
         ("user", "yo"),

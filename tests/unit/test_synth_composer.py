@@ -51,7 +51,7 @@ def test_no_side_speaks_over_itself_and_words_are_in_order() -> None:
 
 
 def test_the_agent_begins_on_frames() -> None:
-    faults = Behaviour(takes_over_pauses=True)
+    faults = Behaviour(takes_over_pauses=0.5)
     starts = [p.start_s / 0.08 for seed in range(6) for p in _compose(seed, faults).placed if p.side == "agent"]
     assert len(starts) > 30
     assert np.abs(np.array(starts) - np.round(starts)).max() < 1e-6
@@ -75,7 +75,7 @@ def test_the_agent_yields_at_human_latency_and_loses_its_words() -> None:
 
 
 def test_a_talker_holds_when_interrupted() -> None:
-    talker = Behaviour(talks_over_interruptions=True)
+    talker = Behaviour(talks_over_interruptions=1.0)
     timelines = [_compose(seed, talker, interruption_share=0.6) for seed in range(10)]
     assert len(_kinds(timelines, "agent_held")) > 8
     assert not _kinds(timelines, "agent_yielded")
@@ -86,13 +86,13 @@ def test_each_fault_shows_in_the_measures() -> None:
         return measure_facts(_facts(_compose(seed, behaviour, interruption_share=0.5)) for seed in range(14)).summary()
 
     good = measured(Behaviour())
-    assert measured(Behaviour(takes_over_pauses=True))["takeover_rate"] > good["takeover_rate"] + 0.15
-    assert measured(Behaviour(answers_late=True))["agent_fto_p50_s"] > good["agent_fto_p50_s"] + 0.8
-    assert measured(Behaviour(misses_turns=True))["answered_rate"] < good["answered_rate"] - 0.1
-    quiet = measured(Behaviour(never_backchannels=True))["agent_backchannels_per_user_min"]
+    assert measured(Behaviour(takes_over_pauses=0.5))["takeover_rate"] > good["takeover_rate"] + 0.15
+    assert measured(Behaviour(answers_late=0.75))["agent_fto_p50_s"] > good["agent_fto_p50_s"] + 0.8
+    assert measured(Behaviour(misses_turns=0.35))["answered_rate"] < good["answered_rate"] - 0.1
+    quiet = measured(Behaviour(skips_backchannels=1.0))["agent_backchannels_per_user_min"]
     assert quiet < 0.4 * good["agent_backchannels_per_user_min"]
-    assert measured(Behaviour(talks_over_interruptions=True))["yield_rate"] < good["yield_rate"] - 0.15
-    assert measured(Behaviour(stops_for_backchannels=True))["selectivity"] < good["selectivity"] - 0.25
+    assert measured(Behaviour(talks_over_interruptions=1.0))["yield_rate"] < good["yield_rate"] - 0.15
+    assert measured(Behaviour(stops_for_backchannels=1.0))["selectivity"] < good["selectivity"] - 0.25
 
 
 def test_the_agent_speaks_on_through_a_backchannel() -> None:

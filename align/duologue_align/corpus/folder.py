@@ -73,14 +73,13 @@ def find_pairs(files: Iterable[Path]) -> tuple[list[tuple[str, Path, Path]], lis
 def _stereo(path: Path, source: Path) -> Conversation:
     if path.name == SOUND and path.with_name(REPORT).is_file():
         return _kept(path, source)
-    words = [path.with_suffix(".json"), path.parent.parent / "facts" / f"{path.stem}.json"]
-    there = tuple(file for file in words if file.is_file())
-    is_written = bool(there) and there[0] == words[0] and b'"alignments"' in _begin(there[0])
+    words = path.with_suffix(".json")
+    is_written = words.is_file() and b'"alignments"' in _begin(words)
     return Conversation(
         name=_name(path.with_suffix(""), source),
         user=Channel(path=path, channel=USER_CHANNEL),
         agent=Channel(path=path, channel=AGENT_CHANNEL),
-        transcript=Transcript(form="alignments", paths=there) if is_written else None,
+        transcript=Transcript(form="alignments", paths=(words,)) if is_written else None,
     )
 
 

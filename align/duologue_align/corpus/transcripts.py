@@ -52,13 +52,11 @@ def _read_own(conversation: Conversation) -> Iterator[Line]:
 
 
 def _read_alignments(conversation: Conversation) -> Iterator[Line]:
-    """Words as moshi-finetune reads them; SPEAKER_MAIN is the agent, the facts of `synth` add the user's."""
-    for path in _files(conversation):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = content["alignments"] if "alignments" in content else content["user_words"]
-        for word, (start_s, end_s), speaker in rows:
-            side: Side = "agent" if speaker == "SPEAKER_MAIN" else "user"
-            yield Line(side, float(start_s), float(end_s), str(word).strip())
+    """Words as moshi-finetune reads them; SPEAKER_MAIN is the agent."""
+    content = json.loads(_files(conversation)[0].read_text(encoding="utf-8"))
+    for word, (start_s, end_s), speaker in content["alignments"]:
+        side: Side = "agent" if speaker == "SPEAKER_MAIN" else "user"
+        yield Line(side, float(start_s), float(end_s), str(word).strip())
 
 
 def _read_session(conversation: Conversation) -> Iterator[Line]:

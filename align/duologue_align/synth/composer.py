@@ -96,7 +96,7 @@ class Composer:
         if self._rng.random() < 0.03:
             start_s = self._silence_of_the_user(now_s)
         end_s = self._user_turn(start_s, text, source)
-        if self._plan.behaviour.misses_turns and self._rng.random() < 0.35:
+        if self._errs(self._plan.behaviour.misses_turns):
             self._timeline.note("turn_missed", "agent", end_s, end_s)
             return end_s + float(self._rng.uniform(1.5, 4.0))
         return self._answer(text, end_s)
@@ -131,7 +131,7 @@ class Composer:
         return self._agent_turn(self._agent_start(end_s), list(reply.sentences), reply.reason)
 
     def _agent_start(self, end_s: float) -> float:
-        if self._plan.behaviour.answers_late and self._rng.random() < 0.75:
+        if self._errs(self._plan.behaviour.answers_late):
             offset_s = float(self._rng.uniform(1.5, 4.0))
         else:
             offset_s = self._timing.draw("turn_fto_s", self._rng, low=-0.9, high=1.6)
@@ -190,10 +190,10 @@ class Composer:
         behaviour = self._plan.behaviour
         for before_s, after_s in _pauses(layout):
             self._timeline.note("pause", "user", before_s, after_s, after_s - before_s)
-            if behaviour.takes_over_pauses and after_s - before_s >= 0.35 and self._rng.random() < 0.5:
+            if after_s - before_s >= 0.35 and self._errs(behaviour.takes_over_pauses):
                 self._take_over(before_s)
-        if not behaviour.never_backchannels:
-            self._backchannel("agent", layout, self._plan.agent_backchannels_per_min)
+        per_min = self._plan.agent_backchannels_per_min * (1.0 - behaviour.skips_backchannels)
+        self._backchannel("agent", layout, per_min)
 
     def _take_over(self, pause_s: float) -> None:
         start_s = _on_frame(pause_s + float(self._rng.uniform(0.15, 0.3)))
@@ -245,7 +245,7 @@ class Composer:
 
     def _after_backchannels(self, layout: Layout, onsets: list[float], reason: str) -> float:
         for onset_s in onsets:
-            if self._plan.behaviour.stops_for_backchannels:
+            if self._errs(self._plan.behaviour.stops_for_backchannels):
                 stop_s = onset_s + float(self._rng.uniform(0.2, 0.8))
                 stopped, _ = _stop(layout, stop_s)
                 self._put("agent", stopped, "turn", reason)
@@ -263,14 +263,18 @@ class Composer:
         latency_s = self._timing.draw("yield_s", self._rng, low=0.16, high=1.5)
         text, source = self._interrupting_line()
         stopped, stop_s = _stop(layout, onset_s + latency_s)
-        if self._plan.behaviour.talks_over_interruptions:
+        holds = self._errs(self._plan.behaviour.talks_over_interruptions)
+        if holds:
             stopped, stop_s = layout, _end(layout, 0.0)
         self._put("agent", stopped, "turn", reason)
         end_s = self._user_turn(onset_s, text, source, kind="interruption")
         self._timeline.note("interruption", "user", onset_s, end_s, onset_s - layout[0][0])
-        kind = "agent_held" if self._plan.behaviour.talks_over_interruptions else "agent_yielded"
+        kind = "agent_held" if holds else "agent_yielded"
         self._timeline.note(kind, "agent", onset_s, stop_s, stop_s - onset_s)
         return self._answer(text, max(end_s, stop_s))
+
+    def _errs(self, share: float) -> bool:
+        return bool(share) and self._rng.random() < share
 
     def _interrupting_line(self) -> tuple[str, str]:
         if self._rng.random() < 0.45:

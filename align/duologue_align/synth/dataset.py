@@ -30,7 +30,7 @@ from tqdm import tqdm
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.replacing import replace_file, replacing
 from duologue.types import SAMPLE_RATE_HZ
-from duologue_align.synth.dialogue import BEHAVIOUR_SHARES, SPLITS, duration_s, make_dialogue
+from duologue_align.synth.dialogue import FAULTY, SPLITS, WELL_BEHAVED_SHARE, duration_s, make_dialogue
 from duologue_align.synth.pieces import Speaker
 from duologue_align.synth.voices import users_of
 
@@ -41,7 +41,7 @@ _PACKAGES = {
     "chitchat_dataset": "chitchat-dataset",
 }
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a seed means; it changes when the same seed gives other files."""
 
 
@@ -201,7 +201,8 @@ def _claim(out: Path, config: DatasetConfig) -> None:
         **settings,
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "channels": ["agent", "user"],
-        "behaviour_shares": BEHAVIOUR_SHARES,
+        "well_behaved_share": WELL_BEHAVED_SHARE,
+        "faulty": asdict(FAULTY),
         "user_voices": [voice.name for voice in users_of(config.split)],
         "sources": {
             "text": "chitchat-dataset 0.9 (MIT) for the user; the repertoire of duologue_align for the agent",

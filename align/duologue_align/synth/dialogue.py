@@ -23,17 +23,19 @@ SPLITS = ("train", "test")
 SPREADING_STEPS = (0.6180339887, 0.4142135624)
 """Irrational steps, of the golden ratio and of the square root of two: multiples modulo 1 fill [0, 1) evenly."""
 
-BEHAVIOUR_SHARES = {
-    "takes_over_pauses": 0.10,
-    "answers_late": 0.08,
-    "misses_turns": 0.05,
-    "never_backchannels": 0.10,
-    "talks_over_interruptions": 0.10,
-    "stops_for_backchannels": 0.05,
-}
-"""Share of the dialogues with each fault of the agent, drawn independently: 61 % have none."""
+WELL_BEHAVED_SHARE = 0.6
+"""Share of the dialogues in which the agent makes no fault."""
+FAULTY = Behaviour(
+    takes_over_pauses=0.15,
+    answers_late=0.12,
+    misses_turns=0.03,
+    skips_backchannels=0.25,
+    talks_over_interruptions=0.25,
+    stops_for_backchannels=0.15,
+)
+"""The agent of the others."""
 SPEAKERS: dict[Side, str] = {"agent": "SPEAKER_MAIN", "user": "SPEAKER_USER"}
-"""What `duologue-align train-codec` calls the two sides in the lists of phones."""
+"""What moshi-finetune calls the agent, and what we call the user beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Dialogue:
 
     Attributes:
         stereo: int16, shape [n, 2], 24 kHz; the agent in column 0, the user in column 1.
-        alignments: The agent's words in moshi-finetune's form, and the phones of both sides.
+        alignments: The words of both sides in moshi-finetune's form, the agent's first, and their phones.
         facts: Ground truth and settings, ready for JSON.
     """
 
@@ -86,7 +88,7 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
     return Dialogue(
         stereo=(np.clip(stereo, -1, 1) * 32767).astype(np.int16),
         alignments={
-            "alignments": _word_rows(timeline, "agent", plan.duration_s, "SPEAKER_MAIN"),
+            "alignments": _word_rows(timeline, plan.duration_s),
             "phones": _phone_rows(timeline, plan.duration_s),
         },
         facts=facts,
@@ -111,7 +113,7 @@ def draw_plan(
         talkativeness: Share of humans who backchannel less than the user and than the agent, shape [2], in [0, 1].
     """
     voices = users_of(split)
-    behaviour = Behaviour(**{name: bool(rng.random() < share) for name, share in BEHAVIOUR_SHARES.items()})
+    behaviour = Behaviour() if rng.random() < WELL_BEHAVED_SHARE else FAULTY
     return DialoguePlan(
         duration_s=length_s,
         user=voices[int(rng.integers(len(voices)))],
@@ -141,20 +143,22 @@ def _describe(plan: DialoguePlan, timeline: Timeline, augmentation: Augmentation
         "duration_s": length_s,
         "voices": {"agent": AGENT.name, "user": plan.user.name},
         "behaviour": asdict(plan.behaviour),
-        "is_well_behaved": not any(asdict(plan.behaviour).values()),
+        "is_well_behaved": plan.behaviour == Behaviour(),
         "augmentation": asdict(augmentation),
         "turns": [_rounded(asdict(turn)) for turn in said if turn.start_s < length_s],
         "events": [_rounded(asdict(event)) for event in happened if event.start_s < length_s],
         "spans": {
             side: [[round(start, 3), round(end, 3)] for start, end in timeline.spans(side, length_s)] for side in SIDES
         },
-        "user_words": _word_rows(timeline, "user", length_s, "SPEAKER_OTHER"),
     }
 
 
-def _word_rows(timeline: Timeline, side: Side, length_s: float, label: str) -> list[list[Any]]:
-    words = timeline.words(side, length_s)
-    return [[word.text, [round(word.start_s, 3), round(word.end_s, 3)], label] for word in words]
+def _word_rows(timeline: Timeline, length_s: float) -> list[list[Any]]:
+    return [
+        [word.text, [round(word.start_s, 3), round(word.end_s, 3)], label]
+        for side, label in SPEAKERS.items()
+        for word in timeline.words(side, length_s)
+    ]
 
 
 def _phone_rows(timeline: Timeline, length_s: float) -> list[list[Any]]:

@@ -69,7 +69,7 @@ def write_page(out: Path, *, first: int, audio: str) -> Path:
 
 def _section(facts: dict[str, Any], audio: str) -> str:
     faults = [name.replace("_", " ") for name, is_on in facts["behaviour"].items() if is_on]
-    manners = "The agent is well behaved" if not faults else "The agent " + ", ".join(faults)
+    manners = "The agent is well behaved" if not faults else "The agent at times " + ", ".join(faults)
     line = facts["augmentation"]
     user = f"user {facts['voices']['user']}, {line['channel']} channel, noise: {line['noise'] or 'none'}"
     rows = "".join(

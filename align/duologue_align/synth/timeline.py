@@ -14,23 +14,26 @@ SIDES: tuple[Side, Side] = ("user", "agent")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """How the agent departs from good manners in one dialogue; all False is the well-behaved agent.
+    """How often the agent departs from good manners in one dialogue; all 0 is the well-behaved agent.
+
+    Each is the share of its occasions, drawn one by one: who listens to such an agent cannot tell from one fault that
+    another follows.
 
     Attributes:
-        takes_over_pauses: Starts to answer in about half of the user's longer pauses.
+        takes_over_pauses: Starts to answer in a longer pause of the user.
         answers_late: Answers 1.5 to 4 s after the user's turn.
-        misses_turns: Leaves about a third of the user's turns without an answer.
-        never_backchannels: Is silent while the user speaks.
+        misses_turns: Leaves a turn of the user without an answer.
+        skips_backchannels: Is silent where it would have backchannelled.
         talks_over_interruptions: Finishes its turn when interrupted.
         stops_for_backchannels: Gives its turn up when the user says "uh-huh".
     """
 
-    takes_over_pauses: bool = False
-    answers_late: bool = False
-    misses_turns: bool = False
-    never_backchannels: bool = False
-    talks_over_interruptions: bool = False
-    stops_for_backchannels: bool = False
+    takes_over_pauses: float = 0.0
+    answers_late: float = 0.0
+    misses_turns: float = 0.0
+    skips_backchannels: float = 0.0
+    talks_over_interruptions: float = 0.0
+    stops_for_backchannels: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
