@@ -107,7 +107,9 @@ def write_corpus(folder: Path, dialogues: int = 3, *, seconds: float = 5.0) -> P
         stem = folder / f"d{number}"
         stereo = np.stack([agent, user], axis=1).astype(np.float32)
         soundfile.write(stem.with_suffix(".wav"), stereo, SAMPLE_RATE_HZ, subtype="PCM_16")
-        stem.with_suffix(".json").write_text(json.dumps({"alignments": words}))
+        # The words of every other user are written down.
+        heard = [[WORDS[0], [1.0, 1.4], "SPEAKER_USER"]] if number % 2 else []
+        stem.with_suffix(".json").write_text(json.dumps({"alignments": words + heard}))
         rows.append(json.dumps({"path": stem.with_suffix(".wav").name, "duration": length}))
     (folder / "data.jsonl").write_text("\n".join(rows) + "\n")
     return folder

@@ -17,7 +17,7 @@ from duologue.config import Sampling  # noqa: E402
 from duologue.engine.onnx_engine import OnnxEngine  # noqa: E402
 from duologue.model.checkpoint import Checkpoint  # noqa: E402
 from duologue.model.load import load_model  # noqa: E402
-from duologue_align.sft.loss import LossWeights, target_weights, total_loss, weighted_loss  # noqa: E402
+from duologue_align.sft.loss import LossWeights, stream_sums, target_weights, total_loss  # noqa: E402
 from duologue_align.sft.run import train  # noqa: E402
 from duologue_align.sft.settings import SftSettings  # noqa: E402
 from duologue_align.sft.shards import Codes, CodesIndex, write_shard  # noqa: E402
@@ -59,8 +59,8 @@ def test_the_loss_is_moshi_finetunes_on_moshis_logits(shape: str, tmp_path: Path
     reference = lm_cases.moshi_model(config, gain=2.0)
     model = load_model(lm_cases.checkpoint_of(reference, config, tmp_path / "model.safetensors"))
     draw = np.random.default_rng(1)
-    limits = np.array([config.text_card] + [config.card] * config.n_q)[:, None]
-    dialogues = [draw.integers(0, limits, (config.num_streams, frames)).astype(np.int16) for frames in (26, 19)]
+    limits = np.array([config.text_card] + [config.card] * config.n_q + [config.text_card])[:, None]
+    dialogues = [draw.integers(0, limits, (config.num_streams + 1, frames)).astype(np.int16) for frames in (26, 19)]
     for tokens in dialogues:
         tokens[0] = draw.choice([0, 3, 3, 11], tokens.shape[1])
     write_shard(tmp_path / "shard", {str(number): tokens for number, tokens in enumerate(dialogues)})
@@ -72,15 +72,14 @@ def test_the_loss_is_moshi_finetunes_on_moshis_logits(shape: str, tmp_path: Path
     # Frame 0 is never seen; the shorter dialogue is padded with -1, as moshi-finetune pads it.
     whole = np.full((2, config.num_streams, 25), -1, dtype=np.int64)
     for row, tokens in enumerate(dialogues):
-        whole[row, :, : tokens.shape[1] - 1] = tokens[:, 1:]
+        whole[row, :, : tokens.shape[1] - 1] = tokens[:-1, 1:]
     with torch.no_grad():
         expected = moshi_finetune_loss(reference(torch.from_numpy(whole)), torch.from_numpy(whole), {0, 3})
         windows = torch.from_numpy(np.stack([positions_of(codes, row, 0, 25, config) for row in range(2)]))
         targets = windows[:, : 1 + config.dep_q, 1:]
         losses = TeacherForcing(model)(windows, targets)
-        weights = target_weights(targets, config, LossWeights())
-        sums = weighted_loss(losses, *weights)
-        found = total_loss(sums, sums.text_weight, sums.audio_weight, LossWeights())
+        counts = target_weights(targets, config, LossWeights())
+        found = total_loss(stream_sums(losses * counts, config), stream_sums(counts, config), LossWeights())
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 

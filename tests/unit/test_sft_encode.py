@@ -51,14 +51,17 @@ def test_codes_are_what_a_conversation_would_hear(case: Path) -> None:
         samples, _ = soundfile.read(dialogue.path, dtype="float32")
         frames = -(-len(samples) // FRAME_SAMPLES)
         found = codes.read(number)
-        assert found.shape == (17, frames)
+        assert found.shape == (18, frames)
         for side in range(2):
             padded = np.pad(samples[:, side], (0, frames * FRAME_SAMPLES - len(samples)))
             stream = mimi.stream()
             expected = [stream.encode_step(np.ascontiguousarray(f)) for f in padded.reshape(-1, FRAME_SAMPLES)]
             assert np.array_equal(found[1 + 8 * side : 9 + 8 * side], np.stack(expected, axis=1))
         assert np.array_equal(found[0], text_stream(dialogue.words(), frames, tokenizer.encode))
+        heard = text_stream(dialogue.words("user"), frames, tokenizer.encode)
+        assert np.array_equal(found[-1], heard if dialogue.words("user") else np.full(frames, -1))
         assert len(np.unique(found[1])) > 3
+    assert {bool(dialogue.words("user")) for dialogue in dialogues} == {False, True}
     assert np.array_equal(codes.read(1, 5, 9), codes.read(1)[:, 5:9])
 
 
@@ -108,12 +111,13 @@ def test_bad_data_is_refused_by_name(case: Path, tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_only_the_agents_words_that_last_are_read(tmp_path: Path) -> None:
+def test_only_words_that_last_are_read_each_for_its_side(tmp_path: Path) -> None:
     data = sft_case.write_corpus(tmp_path / "data", 1)
     rows = [["b", [1.0, 2.0], "SPEAKER_MAIN"], ["x", [0.1, 0.5], "SPEAKER_OTHER"]]
     rows += [[" a ", [0.5, 0.9], "SPEAKER_MAIN"], ["gone", [3.0, 3.0], "SPEAKER_MAIN"]]
     (data / "d0.json").write_text(json.dumps({"alignments": rows}))
     assert [word.text for word in read_manifest(data)[0].words()] == ["a", "b"]
+    assert [word.text for word in read_manifest(data)[0].words("user")] == ["x"]
 
 
 def test_the_tokenizer_has_moshis_ids_and_is_deterministic(case: Path, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from duologue.errors import ConfigError  # noqa: E402
 from duologue_align.sft.loss import (  # noqa: E402
     LossWeights,
     cross_entropy,
+    stream_sums,
     target_weights,
     thin_silence,
     total_loss,
-    weighted_loss,
 )
 
 CONFIG = lm_cases.MOSHI_LIKE
@@ -25,11 +25,13 @@ BATCH, LENGTH = 3, 7
 
 
 def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of the two text streams, shape [B, 2, T, text_card], of the codes, and the targets."""
     draw = np.random.default_rng(seed)
-    text_logits = draw.standard_normal((BATCH, LENGTH, CONFIG.text_card)).astype(np.float32) * 3
+    text_logits = draw.standard_normal((BATCH, 2, LENGTH, CONFIG.text_card)).astype(np.float32) * 3
     audio_logits = draw.standard_normal((BATCH, CONFIG.dep_q, LENGTH, CONFIG.card)).astype(np.float32) * 3
-    targets = draw.integers(0, CONFIG.card, (BATCH, 1 + CONFIG.dep_q, LENGTH))
-    targets[:, 0] = draw.choice([0, 3, 5, 39], (BATCH, LENGTH))
+    targets = draw.integers(0, CONFIG.card, (BATCH, 2 + CONFIG.dep_q, LENGTH))
+    targets[:, [0, -1]] = draw.choice([0, 3, 5, 39], (BATCH, 2, LENGTH))
+    targets[1, -1] = -1  # nobody wrote down what this user says
     targets[0, 1:, 0] = CONFIG.card  # initial tokens are not predicted
     targets[0, 0, 0] = CONFIG.text_card
     targets[2, :, 5:] = -1
@@ -41,33 +43,34 @@ def slow_loss(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.nda
         shifted = logits.astype(np.float64) - logits.max()
         return float(np.log(np.exp(shifted).sum()) - shifted[target])
 
-    text = text_weight = audio = audio_weight = 0.0
+    text, text_weight, audio, audio_weight = [0.0, 0.0], [0.0, 0.0], 0.0, 0.0
     for b in range(BATCH):
         for t in range(LENGTH):
-            target = targets[b, 0, t]
-            if 0 <= target < CONFIG.text_card:
-                weight = {3: weights.padding, 0: weights.end_padding}.get(int(target), weights.word)
-                text += weight * entropy(text_logits[b, t], target)
-                text_weight += weight
+            for side, target in enumerate((targets[b, 0, t], targets[b, -1, t])):
+                if 0 <= target < CONFIG.text_card:
+                    weight = {3: weights.padding, 0: weights.end_padding}.get(int(target), weights.word)
+                    text[side] += weight * entropy(text_logits[b, side, t], target)
+                    text_weight[side] += weight
             for k in range(CONFIG.dep_q):
                 code = targets[b, 1 + k, t]
                 if 0 <= code < CONFIG.card:
                     weight = weights.semantic if k == 0 else weights.acoustic
                     audio += weight * entropy(audio_logits[b, k, t], code)
                     audio_weight += weight
-    return weights.text * text / text_weight + weights.audio * audio / audio_weight
+    heard = weights.listening * text[1] / text_weight[1]
+    return weights.text * text[0] / text_weight[0] + weights.audio * audio / audio_weight + heard
 
 
 def token_losses(text_logits: torch.Tensor, audio_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    text = cross_entropy(text_logits, targets[:, 0])
-    return torch.cat([text[:, None], cross_entropy(audio_logits, targets[:, 1:])], dim=1)
+    text = cross_entropy(text_logits, targets[:, [0, -1]])
+    return torch.cat([text[:, :1], cross_entropy(audio_logits, targets[:, 1:-1]), text[:, 1:]], dim=1)
 
 
 def loss_of(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarray, weights: LossWeights) -> float:
     wanted = torch.from_numpy(targets)
     losses = token_losses(torch.from_numpy(text_logits), torch.from_numpy(audio_logits), wanted)
-    sums = weighted_loss(losses, *target_weights(wanted, CONFIG, weights))
-    return float(total_loss(sums, sums.text_weight, sums.audio_weight, weights))
+    counts = target_weights(wanted, CONFIG, weights)
+    return float(total_loss(stream_sums(losses * counts, CONFIG), stream_sums(counts, CONFIG), weights))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,7 @@ def loss_of(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarr
         LossWeights(),
         LossWeights(padding=0.1, end_padding=2.0, word=0.7, semantic=3.0, acoustic=0.2, text=0.5, audio=4.0),
         LossWeights(semantic=0.0),
+        LossWeights(listening=0.3),
     ],
 )
 def test_the_loss_is_the_slow_one(weights: LossWeights) -> None:
@@ -90,24 +94,25 @@ def test_the_defaults_are_moshi_finetunes() -> None:
 
 
 def test_parts_add_up_to_the_whole() -> None:
-    weights = LossWeights()
+    weights = LossWeights(listening=0.5)
     text_logits, audio_logits, targets = (torch.from_numpy(array) for array in example(3))
-    of_text, of_audio = target_weights(targets, CONFIG, weights)
-    totals = of_text.sum(), of_audio.sum()
+    counts = target_weights(targets, CONFIG, weights)
+    whole = stream_sums(counts, CONFIG)
     parts = []
     for row in range(BATCH):
         one = slice(row, row + 1)
         losses = token_losses(text_logits[one], audio_logits[one], targets[one])
-        parts.append(total_loss(weighted_loss(losses, of_text[one], of_audio[one]), *totals, weights))
+        parts.append(total_loss(stream_sums(losses * counts[one], CONFIG), whole, weights))
     assert float(sum(parts)) == pytest.approx(loss_of(*example(3), weights), rel=1e-6)
 
 
 def test_nothing_to_predict_costs_nothing_and_gives_no_gradient() -> None:
     text_logits, audio_logits, targets = (torch.from_numpy(array) for array in example())
     text_logits.requires_grad_(True)
-    losses = token_losses(text_logits, audio_logits, torch.full_like(targets, -1))
-    sums = weighted_loss(losses, *target_weights(torch.full_like(targets, -1), CONFIG, LossWeights()))
-    loss = total_loss(sums, sums.text_weight, sums.audio_weight, LossWeights())
+    none = torch.full_like(targets, -1)
+    counts = target_weights(none, CONFIG, LossWeights())
+    sums = stream_sums(token_losses(text_logits, audio_logits, none) * counts, CONFIG)
+    loss = total_loss(sums, stream_sums(counts, CONFIG), LossWeights())
     loss.backward()
     assert float(loss.detach()) == 0
     assert float(text_logits.grad.abs().max()) == 0

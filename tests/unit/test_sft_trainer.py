@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 import lm_cases  # noqa: E402
 from duologue_align.checkpointing import load_tree, save_tree  # noqa: E402
 from duologue_align.sft.initial import initialise  # noqa: E402
+from duologue_align.sft.loss import LossWeights  # noqa: E402
 from duologue_align.sft.settings import OptimiserSettings, RunSettings, SftSettings  # noqa: E402
 from duologue_align.sft.trainer import SftTrainer, TeacherForcing  # noqa: E402
 
@@ -31,10 +32,10 @@ def _one_thread() -> None:
 
 def make_batch(seed: int = 0, length: int = 12) -> np.ndarray:
     draw = np.random.default_rng(seed)
-    batch = draw.integers(0, CONFIG.card, (4, CONFIG.num_streams, length + 1))
-    batch[:, 0] = draw.choice([0, 3, 3, 3, 7], (4, length + 1))
+    batch = draw.integers(0, CONFIG.card, (4, CONFIG.num_streams + 1, length + 1))
+    batch[:, [0, -1]] = draw.choice([0, 3, 3, 3, 7], (4, 2, length + 1))
     batch[:, 0, 0] = CONFIG.text_card
-    batch[:, 1:, 0] = CONFIG.card
+    batch[:, 1:-1, 0] = CONFIG.card
     batch[3, :, 8:] = -1
     return batch
 
@@ -83,13 +84,26 @@ def test_the_user_is_not_predicted() -> None:
     """Two batches that differ in what the user does last have the same loss."""
     batch = make_batch()
     other = batch.copy()
-    other[:, 1 + CONFIG.dep_q :, -1] = 0
+    other[:, 1 + CONFIG.dep_q : -1, -1] = 0
     losses = [SftTrainer(SETTINGS, CONFIG).train_step(tokens, 0.5)["loss"] for tokens in (batch, other)]
     assert losses[0] == losses[1]
 
 
+def test_a_head_learns_what_the_user_says_and_leaves_no_trace_in_the_model() -> None:
+    """The frames from which a word is told are those before it: the head sees the user, the model keeps its shape."""
+    listening = replace(SETTINGS, loss=LossWeights(listening=1.0))
+    trainer = SftTrainer(listening, CONFIG)
+    first = trainer.train_step(make_batch(), 0.5)
+    assert first["loss"] == pytest.approx(sum(first[f"{kind}_loss"] for kind in ("text", "audio", "listening")))
+    for _ in range(60):
+        last = trainer.train_step(make_batch(), 0.5)
+    assert last["listening_loss"] < 0.5 * first["listening_loss"]
+    assert trainer.averaged_model.state_dict().keys() == SftTrainer(SETTINGS, CONFIG).model.state_dict().keys()
+
+
 def test_a_saved_trainer_continues_bit_for_bit(tmp_path: Path) -> None:
-    trainer, other = SftTrainer(SETTINGS, CONFIG), SftTrainer(replace(SETTINGS, run=RunSettings(seed=9)), CONFIG)
+    settings = replace(SETTINGS, loss=LossWeights(listening=0.5))
+    trainer, other = SftTrainer(settings, CONFIG), SftTrainer(replace(settings, run=RunSettings(seed=9)), CONFIG)
     trainer.train_step(make_batch(1), 0.5)
     save_tree(tmp_path / "t", trainer.state())
     other.load_state(load_tree(tmp_path / "t"))
@@ -97,7 +111,7 @@ def test_a_saved_trainer_continues_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(weights_of(trainer), weights_of(other))
     for name, tensor in trainer.average.module.state_dict().items():
         assert torch.equal(tensor, other.average.module.state_dict()[name]), name
-    assert not torch.equal(trainer.average.module.text_linear.weight, trainer.model.text_linear.weight)
+    assert not torch.equal(trainer.averaged_model.text_linear.weight, trainer.model.text_linear.weight)
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:

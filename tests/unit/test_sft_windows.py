@@ -14,7 +14,7 @@ from duologue.engine.base import TokenDelays
 from duologue.errors import ConfigError
 from duologue.model.config import LMConfig
 from duologue_align.sft.shards import Codes, CodesIndex, write_shard
-from duologue_align.sft.windows import BatchFeed, WindowBatches, WindowOrder, positions_of
+from duologue_align.sft.windows import HEARD_DELAY, BatchFeed, WindowBatches, WindowOrder, heard_positions, positions_of
 
 FRAMES = (50, 23, 1, 2)
 SHAPES = {"moshi": lm_cases.MOSHI_LIKE, "long_delays": replace(lm_cases.SHAPES["long_delays"])}
@@ -22,10 +22,8 @@ SHAPES = {"moshi": lm_cases.MOSHI_LIKE, "long_delays": replace(lm_cases.SHAPES["
 
 def write_random(folder: Path, config: LMConfig) -> Codes:
     draw = np.random.default_rng(0)
-    limits = np.array([config.text_card] + [config.card] * config.n_q)[:, None]
-    tensors = {
-        f"d{n}": draw.integers(0, limits, (config.num_streams, f)).astype(np.int16) for n, f in enumerate(FRAMES)
-    }
+    limits = np.array([config.text_card] + [config.card] * config.n_q + [config.text_card])[:, None]
+    tensors = {f"d{n}": draw.integers(0, limits, (len(limits), f)).astype(np.int16) for n, f in enumerate(FRAMES)}
     folder.mkdir()
     write_shard(folder / "shard-00000.safetensors", tensors)
     rows = tuple((name, "shard-00000.safetensors", tokens.shape[1]) for name, tokens in tensors.items())
@@ -43,7 +41,7 @@ def test_positions_are_what_a_conversation_shows(shape: str, number: int, tmp_pa
     frames = codes.read(number).astype(np.int64)
     delays, shown = TokenDelays(config), []
     for frame in frames.T:
-        shown.append(delays.begin(frame[1 + config.dep_q :], agent_frame=frame[: 1 + config.dep_q]))
+        shown.append(delays.begin(frame[1 + config.dep_q : -1], agent_frame=frame[: 1 + config.dep_q]))
         delays.commit(np.zeros(1 + config.dep_q))
     whole = positions_of(codes, number, 0, 60, config)
     assert whole.shape == (config.num_streams, 61)
@@ -53,6 +51,16 @@ def test_positions_are_what_a_conversation_shows(shape: str, number: int, tmp_pa
     for begin in (1, 2, 3, 7, 20):
         part = positions_of(codes, number, begin, 12, config)
         assert np.array_equal(part, whole[:, begin : begin + 13])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_what_is_heard_is_told_later(number: int, tmp_path: Path) -> None:
+    codes = write_random(tmp_path / "codes", SHAPES["moshi"])
+    heard = codes.read(number)[-1]
+    for begin in (0, 1, HEARD_DELAY, 20):
+        wanted = [at - HEARD_DELAY for at in range(begin, begin + 31)]
+        wanted = [int(heard[frame]) if 0 <= frame < len(heard) else -1 for frame in wanted]
+        assert heard_positions(codes, number, begin, 30).tolist() == wanted
 
 
 def test_the_order_is_pure_and_covers_the_data() -> None:
@@ -79,7 +87,7 @@ def test_processes_share_a_batch(tmp_path: Path) -> None:
     codes = write_random(tmp_path / "codes", config)
     batches = WindowBatches(codes, config, numbers=[0, 1], length=8, batch=4, seed=0)
     whole = batches.step(3)
-    assert whole.shape == (4, config.num_streams, 9)
+    assert whole.shape == (4, config.num_streams + 1, 9)
     parts = [batches.step(3, rank=rank, ranks=2) for rank in range(2)]
     assert np.array_equal(np.stack([parts[0], parts[1]], axis=1).reshape(whole.shape), whole)
     assert not np.array_equal(batches.step(4), whole)

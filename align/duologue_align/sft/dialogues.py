@@ -12,6 +12,7 @@ import soundfile
 
 from duologue.audio.resample import resample
 from duologue.errors import AudioError, ConfigError
+from duologue.metrics.types import Side
 from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm
 
 MANIFEST = "data.jsonl"
@@ -21,7 +22,7 @@ AGENT_CHANNEL, USER_CHANNEL = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word of the agent and when it sounds, in seconds."""
+    """A word and when it sounds, in seconds."""
 
     text: str
     start_s: float
@@ -62,8 +63,11 @@ class Dialogue:
         agent, user = (_whole_frames(samples[:, side], rate) for side in (AGENT_CHANNEL, USER_CHANNEL))
         return agent, user
 
-    def words(self) -> list[SpokenWord]:
-        """Return the agent's words in order of their start; those that end before they begin are left out.
+    def words(self, side: Side = "agent") -> list[SpokenWord]:
+        """Return a side's words in order of their start; those that end before they begin are left out.
+
+        Args:
+            side: "agent" for the words of SPEAKER_MAIN, "user" for those of anyone else.
 
         Raises:
             ConfigError: The alignment file is missing or malformed.
@@ -71,7 +75,7 @@ class Dialogue:
         path = self.path.with_suffix(".json")
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))["alignments"]
-            words = [_word(row) for row in rows if row[2] == AGENT_LABEL]
+            words = [_word(row) for row in rows if (row[2] == AGENT_LABEL) == (side == "agent")]
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); every recording needs its words") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from duologue.codec import Mimi, MimiConfig, MimiStream
 from duologue.errors import ConfigError
+from duologue.model.config import NO_TOKEN
 from duologue.model.tokenizer import Tokenizer
 from duologue.types import FRAME_SAMPLES, Pcm
 from duologue_align.sft.dialogues import Dialogue, read_manifest
@@ -79,7 +80,9 @@ class DialogueEncoder:
         self._mimi, self._tokenizer = mimi, tokenizer
 
     def encode(self, dialogue: Dialogue) -> Tokens:
-        """Return the tokens of a dialogue, int16, shape [1 + 2 K, T]: text, agent codes, user codes.
+        """Return the tokens of a dialogue, int16, shape [2 + 2 K, T]: text, agent codes, user codes, the user's text.
+
+        The user's text is laid out like the agent's; no token (-1) throughout where nobody wrote down what users say.
 
         Raises:
             AudioError: The recording cannot be used.
@@ -89,7 +92,10 @@ class DialogueEncoder:
         frames = len(agent) // FRAME_SAMPLES
         text = text_stream(dialogue.words(), frames, self._tokenizer.encode)
         codes = [encode_channel(self._mimi.stream(), channel) for channel in (agent, user)]
-        return np.concatenate([text[None], *codes]).astype(np.int16)
+        heard = np.full(frames, NO_TOKEN)
+        if words := dialogue.words("user"):
+            heard = text_stream(words, frames, self._tokenizer.encode)
+        return np.concatenate([text[None], *codes, heard[None]]).astype(np.int16)
 
 
 def encode_channel(stream: MimiStream, pcm: Pcm) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:

@@ -24,6 +24,8 @@ class LossWeights:
         acoustic: Targets of each of its other codebooks.
         text: The text loss in the total.
         audio: The audio loss in the total.
+        listening: In the total, the loss of the user's words as a head on the temporal transformer tells them; 0 for no
+            such head. The head is thrown away: what stays is a model that listened for words.
 
     Raises:
         ConfigError: A weight is negative, or a whole stream weighs nothing.
@@ -38,6 +40,7 @@ class LossWeights:
     acoustic: float = 1.0
     text: float = 1.0
     audio: float = 1.0
+    listening: float = 0.0
 
     def __post_init__(self) -> None:
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -48,43 +51,34 @@ class LossWeights:
             raise ConfigError("loss: all targets of a stream weigh nothing")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightedLoss:
-    """Weighted sums over a part of a batch, and the sums of their weights, each a scalar tensor.
-
-    Attributes:
-        text: Sum of the text losses times their weights.
-        audio: The same for the agent's codes.
-        text_weight: Sum of the text weights.
-        audio_weight: Sum of the audio weights.
-    """
-
-    text: Tensor
-    audio: Tensor
-    text_weight: Tensor
-    audio_weight: Tensor
-
-
-def target_weights(targets: Tensor, config: LMConfig, weights: LossWeights) -> tuple[Tensor, Tensor]:
-    """Return the weight of every target.
+def target_weights(targets: Tensor, config: LMConfig, weights: LossWeights) -> Tensor:
+    """Return the weight of every target within its stream, float32, in the shape of the targets.
 
     Args:
-        targets: Text tokens and agent codes, shape [B, 1 + dep_q, T]; outside the vocabularies (-1, or an initial
-            token) where there is nothing to predict.
+        targets: Text tokens, agent codes and, where they are learnt, the user's text tokens, shape
+            [B, 1 + dep_q or 2 + dep_q, T]; outside the vocabularies (-1, or an initial token) where there is nothing
+            to predict.
         config: Shape of the model.
         weights: How much each kind counts.
-
-    Returns:
-        Text weights, shape [B, T], and audio weights, shape [B, dep_q, T], float32.
     """
-    text, audio = targets[:, 0], targets[:, 1:]
-    of_text = torch.full(text.shape, weights.word, device=text.device)
-    of_text = torch.where(text == config.existing_text_padding_id, weights.padding, of_text)
-    of_text = torch.where(text == config.existing_text_end_padding_id, weights.end_padding, of_text)
-    of_text = of_text * _is_token(text, config.text_card)
-    levels = torch.full((audio.shape[1], 1), weights.acoustic, device=audio.device)
+    text, audio, heard = split_streams(targets, config)
+    levels = torch.full((config.dep_q, 1), weights.acoustic, device=targets.device)
     levels[0] = weights.semantic
-    return of_text, levels * _is_token(audio, config.card)
+    of_audio = levels * is_token(audio, config.card)
+    return torch.cat([_text_weights(text, config, weights), of_audio, _text_weights(heard, config, weights)], dim=1)
+
+
+def split_streams(streams: Tensor, config: LMConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Split [B, S, T] into the agent's text, S = 1, its codes, S = dep_q, and the user's text, S = 1 or 0."""
+    text, audio, heard = torch.tensor_split(streams, (1, 1 + config.dep_q), dim=1)
+    return text, audio, heard
+
+
+def _text_weights(text: Tensor, config: LMConfig, weights: LossWeights) -> Tensor:
+    found = torch.full(text.shape, weights.word, device=text.device)
+    found = torch.where(text == config.existing_text_padding_id, weights.padding, found)
+    found = torch.where(text == config.existing_text_end_padding_id, weights.end_padding, found)
+    return found * is_token(text, config.text_card)
 
 
 def thin_silence(targets: Tensor, config: LMConfig, share: float) -> Tensor:
@@ -101,13 +95,14 @@ def thin_silence(targets: Tensor, config: LMConfig, share: float) -> Tensor:
     Returns:
         A copy of the targets with no token in the codes that are left out.
     """
-    text = targets[:, 0]
-    is_word = _is_token(text, config.text_card)
+    text, codes, heard = split_streams(targets, config)
+    text = text[:, 0]
+    is_word = is_token(text, config.text_card)
     for silent in (config.existing_text_padding_id, config.existing_text_end_padding_id):
         is_word &= text != silent
     near = functional.max_pool1d(functional.pad(is_word.float(), (10, 1)), 12, stride=1) > 0
     kept = near | (torch.rand(text.shape) < share).to(text.device)
-    return torch.cat([targets[:, :1], torch.where(kept[:, None], targets[:, 1:], NO_TOKEN)], dim=1)
+    return torch.cat([targets[:, :1], torch.where(kept[:, None], codes, NO_TOKEN), heard], dim=1)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -118,34 +113,28 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         targets: Shape [...]; outside the vocabulary where there is nothing to predict.
     """
     card = logits.shape[-1]
-    kept = torch.where(_is_token(targets, card), targets, -100).flatten()
+    kept = torch.where(is_token(targets, card), targets, -100).flatten()
     losses = functional.cross_entropy(logits.reshape(-1, card).float(), kept, ignore_index=-100, reduction="none")
     return losses.view(targets.shape)
 
 
-def weighted_loss(losses: Tensor, of_text: Tensor, of_audio: Tensor) -> WeightedLoss:
-    """Sum cross-entropies, shape [B, 1 + dep_q, T], under the weights of `target_weights`."""
-    return WeightedLoss(
-        text=(losses[:, 0] * of_text).sum(),
-        audio=(losses[:, 1:] * of_audio).sum(),
-        text_weight=of_text.sum(),
-        audio_weight=of_audio.sum(),
-    )
+def stream_sums(values: Tensor, config: LMConfig) -> Tensor:
+    """Sum [B, 1 + dep_q or 2 + dep_q, T] over each of text, audio and the user's text; shape [3]."""
+    return torch.stack([part.sum() for part in split_streams(values, config)])
 
 
-def total_loss(sums: WeightedLoss, text_weight: Tensor, audio_weight: Tensor, weights: LossWeights) -> Tensor:
-    """Return the loss to minimise: text and audio, each over the sum of its weights.
+def total_loss(sums: Tensor, whole: Tensor, weights: LossWeights) -> Tensor:
+    """Return the loss to minimise: text, audio and the user's text, each over the sum of its weights.
 
     Args:
-        sums: Weighted sums over a part of the batch.
-        text_weight: Sum of the text weights over the whole batch, so that parts add up to the loss of the whole.
-        audio_weight: The same for the audio.
-        weights: Gives the share of text and audio.
+        sums: `stream_sums` of losses times weights over a part of the batch, shape [3].
+        whole: `stream_sums` of the weights over the whole batch, so that parts add up to the loss of the whole.
+        weights: Gives the share of each.
     """
-    text = sums.text / text_weight.clamp(min=1e-9)
-    audio = sums.audio / audio_weight.clamp(min=1e-9)
-    return weights.text * text + weights.audio * audio
+    shares = sums.new_tensor([weights.text, weights.audio, weights.listening])
+    return (shares * sums / whole.clamp(min=1e-9)).sum()
 
 
-def _is_token(targets: Tensor, card: int) -> Tensor:
+def is_token(targets: Tensor, card: int) -> Tensor:
+    """Return which targets lie in a vocabulary of `card` tokens."""
     return (targets > NO_TOKEN) & (targets < card)

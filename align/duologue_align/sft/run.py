@@ -236,7 +236,7 @@ class _Run:
             out = self.out / "samples" / f"{self.trainer.step:06d}"
             numbers = self.held_numbers[: run.samples]
             try:
-                write_samples(self.trainer.average.module, self.held_out, numbers, out, length_s=run.sample_s)
+                write_samples(self.trainer.averaged_model, self.held_out, numbers, out, length_s=run.sample_s)
             except MissingExtraError as error:
                 tell(f"no sample conversations: {error}")
         self.processes.wait()
@@ -252,7 +252,7 @@ class _Run:
         target = self.out / "bundle"
         if self.processes.is_first:
             dtype = self.settings.run.weights_dtype
-            write_bundle(self.trainer.average.module, self.codes.folder, target, dtype=dtype)
+            write_bundle(self.trainer.averaged_model, self.codes.folder, target, dtype=dtype)
         self.processes.wait()
         return target
 

@@ -43,7 +43,7 @@ def decoded_user(codes: Codes, number: int, frames: int) -> Pcm:
     """Return the user of a dialogue as the codec renders it, float32, shape [n, 1920], n <= frames."""
     config = MimiConfig.from_file(codes.folder / MIMI_CONFIG)
     stream = Mimi.load(codes.folder / MIMI, num_codebooks=codes.index.codebooks, config=config).stream()
-    tokens = codes.read(number, 0, frames)[1 + codes.index.codebooks :].astype(np.int32)
+    tokens = codes.read(number, 0, frames)[1 + codes.index.codebooks : -1].astype(np.int32)
     return np.stack([stream.decode_step(np.ascontiguousarray(column)) for column in tokens.T])
 
 

@@ -1,7 +1,7 @@
 """Encoded dialogues on disk: int16 token frames in safetensors shards with an index, read by mapping the files.
 
 CODES/index.json             streams, cardinalities, hashes of codec and tokenizer, one row per dialogue
-CODES/shard-00000.safetensors   per dialogue an int16 tensor [1 + 2 K, T]: text, agent codes, user codes
+CODES/shard-00000.safetensors   per dialogue an int16 tensor [2 + 2 K, T]: text, agent codes, user codes, user text
 CODES/mimi.safetensors, mimi_config.json, tokenizer.model   what the tokens were made with
 """
 
@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from duologue.errors import ConfigError, WeightsError
 from duologue.replacing import replace_file, replacing
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 MIMI, MIMI_CONFIG, TOKENIZER = "mimi.safetensors", "mimi_config.json", "tokenizer.model"
 Tokens = npt.NDArray[np.int16]
@@ -107,7 +107,7 @@ class Codes:
         return self.index.dialogues[number][2]
 
     def read(self, number: int, begin: int = 0, end: int | None = None) -> Tokens:
-        """Return frames [begin, end) of a dialogue, as far as there are any, int16, shape [1 + 2 K, T].
+        """Return frames [begin, end) of a dialogue, as far as there are any, int16, shape [2 + 2 K, T].
 
         Raises:
             WeightsError: The shard is missing or damaged.
@@ -115,7 +115,7 @@ class Codes:
         name, shard, frames = self.index.dialogues[number]
         end = frames if end is None else min(end, frames)
         if begin >= end:
-            return np.zeros((1 + 2 * self.index.codebooks, 0), dtype=np.int16)
+            return np.zeros((2 + 2 * self.index.codebooks, 0), dtype=np.int16)
         try:
             if shard not in self._open:
                 self._open[shard] = safe_open(self.folder / shard, framework="np")

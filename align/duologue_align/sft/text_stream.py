@@ -1,4 +1,4 @@
-"""Lay the agent's words on frames: the text stream that the model learns to write."""
+"""Lay words on frames: the agent's are the text stream that the model learns to write."""
 
 from __future__ import annotations
 

@@ -10,27 +10,26 @@ import torch
 from torch import Tensor
 
 from duologue.model.config import LMConfig
-from duologue.model.lm import LanguageModel
-from duologue_align.sft.loss import LossWeights, target_weights, total_loss, weighted_loss
+from duologue_align.sft.loss import LossWeights, is_token, split_streams, stream_sums, target_weights, total_loss
 from duologue_align.sft.shards import Codes
 from duologue_align.sft.trainer import TeacherForcing
-from duologue_align.sft.windows import positions_of
+from duologue_align.sft.windows import window_tokens
 
 
 def held_out_windows(codes: Codes, config: LMConfig, *, numbers: list[int], length: int, count: int) -> Tensor:
-    """Return windows for validation, int64, shape [N, 1 + n_q, length + 1], N <= count.
+    """Return windows for validation, int64, shape [N, 2 + n_q, length + 1], N <= count.
 
     They lie end to end in the given dialogues, taken in turns so that few windows still see many dialogues.
     """
     places = [(part, number) for number in numbers for part in range(max(1, -(-(codes.frames(number) - 1) // length)))]
     chosen = sorted(places)[:count]
-    parts = [positions_of(codes, number, part * length, length, config) for part, number in chosen]
+    parts = [window_tokens(codes, number, part * length, length, config) for part, number in chosen]
     return torch.from_numpy(np.stack(parts))
 
 
 @torch.no_grad()
 def validate(
-    model: LanguageModel,
+    scorer: TeacherForcing,
     windows: Tensor,
     weights: LossWeights,
     *,
@@ -40,7 +39,7 @@ def validate(
     """Score a model.
 
     Args:
-        model: In evaluation mode.
+        scorer: In evaluation mode.
         windows: From `held_out_windows`.
         weights: Of the total.
         batch: Windows per pass.
@@ -48,35 +47,42 @@ def validate(
 
     Returns:
         "loss" as in training; mean losses in nats "text_word", "text_padding" (PAD), "text_end_padding" (EPAD),
-        "semantic", "acoustic" and "acoustic_1" onwards; NaN where there was nothing to predict.
+        "semantic", "acoustic" and "acoustic_1" onwards, and "listening_word" of the user's words where they are learnt;
+        NaN where there was nothing to predict.
     """
-    config, scorer = model.config, TeacherForcing(model)
+    config, device = scorer.model.config, scorer.model.device
     losses, targets = [], []
     for part in torch.split(windows, batch):
-        targets.append(part[:, : 1 + config.dep_q, 1:])
+        targets.append(scorer.targets(part))
         with autocast:
-            losses.append(scorer(part.to(model.device), targets[-1].to(model.device)).float().cpu())
+            losses.append(scorer(part.to(device), targets[-1].to(device)).float().cpu())
     return stream_losses(torch.cat(losses), torch.cat(targets), config, weights)
 
 
 def stream_losses(losses: Tensor, targets: Tensor, config: LMConfig, weights: LossWeights) -> dict[str, float]:
-    """Break token losses, shape [B, 1 + dep_q, T], down by stream; see `validate`."""
-    of_text, of_audio = target_weights(targets, config, weights)
-    sums = weighted_loss(losses, of_text, of_audio)
-    found = {"loss": float(total_loss(sums, sums.text_weight, sums.audio_weight, weights))}
-    text = targets[:, 0]
-    is_padding = text == config.existing_text_padding_id
-    is_end = text == config.existing_text_end_padding_id
-    is_text = (text >= 0) & (text < config.text_card)
-    kinds = {"text_word": is_text & ~is_padding & ~is_end, "text_padding": is_padding, "text_end_padding": is_end}
-    for name, mask in kinds.items():
-        found[name] = _mean(losses[:, 0], mask)
-    is_code = (targets[:, 1:] >= 0) & (targets[:, 1:] < config.card)
-    found["semantic"] = _mean(losses[:, 1], is_code[:, 0])
-    found["acoustic"] = _mean(losses[:, 2:], is_code[:, 1:])
+    """Break token losses down by stream; shapes as `TeacherForcing.targets`, names as `validate`."""
+    counts = target_weights(targets, config, weights)
+    sums, whole = stream_sums(losses * counts, config), stream_sums(counts, config)
+    found = {"loss": float(total_loss(sums, whole, weights))}
+    (text, codes, heard), (text_losses, code_losses, heard_losses) = (
+        split_streams(part, config) for part in (targets, losses)
+    )
+    found["text_word"] = _mean(text_losses, _is_word(text, config))
+    found["text_padding"] = _mean(text_losses, text == config.existing_text_padding_id)
+    found["text_end_padding"] = _mean(text_losses, text == config.existing_text_end_padding_id)
+    is_code = is_token(codes, config.card)
+    found["semantic"] = _mean(code_losses[:, 0], is_code[:, 0])
+    found["acoustic"] = _mean(code_losses[:, 1:], is_code[:, 1:])
     for level in range(1, config.dep_q):
-        found[f"acoustic_{level}"] = _mean(losses[:, 1 + level], is_code[:, level])
+        found[f"acoustic_{level}"] = _mean(code_losses[:, level], is_code[:, level])
+    if heard.shape[1]:
+        found["listening_word"] = _mean(heard_losses, _is_word(heard, config))
     return found
+
+
+def _is_word(text: Tensor, config: LMConfig) -> Tensor:
+    is_silent = (text == config.existing_text_padding_id) | (text == config.existing_text_end_padding_id)
+    return is_token(text, config.text_card) & ~is_silent
 
 
 def _mean(losses: Tensor, mask: Tensor) -> float:

@@ -21,6 +21,9 @@ from duologue_align.sft.shards import Codes
 
 Positions = npt.NDArray[np.int64]
 
+HEARD_DELAY = 6
+"""Frames (80 ms) from the beginning of a user's word to where the model is to tell it: most of it has sounded then."""
+
 
 def positions_of(codes: Codes, number: int, begin: int, length: int, config: LMConfig) -> Positions:
     """Return what a conversation looks like to the model at positions begin..begin + length.
@@ -46,6 +49,22 @@ def positions_of(codes: Codes, number: int, begin: int, length: int, config: LMC
         positions[stream, :start] = initial[stream]
         positions[stream, start : start + len(kept)] = kept
     return positions
+
+
+def heard_positions(codes: Codes, number: int, begin: int, length: int) -> Positions:
+    """Return the user's text at positions begin..begin + length, int64, shape [length + 1]; -1 where there is none."""
+    first = begin - HEARD_DELAY
+    heard = codes.read(number, max(0, first), max(0, first + length + 1))[-1].astype(np.int64)
+    positions = np.full(length + 1, NO_TOKEN, dtype=np.int64)
+    start = max(0, -first)
+    positions[start : start + len(heard)] = heard
+    return positions
+
+
+def window_tokens(codes: Codes, number: int, begin: int, length: int, config: LMConfig) -> Positions:
+    """Return `positions_of` with `heard_positions` as one more row, int64, shape [2 + n_q, length + 1]."""
+    positions = positions_of(codes, number, begin, length, config)
+    return np.concatenate([positions, heard_positions(codes, number, begin, length)[None]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +168,12 @@ class WindowBatches:
             ranks: Processes that share the batch.
 
         Returns:
-            int64, shape [batch / ranks, 1 + n_q, length + 1].
+            int64, shape [batch / ranks, 2 + n_q, length + 1]; see `window_tokens`.
         """
         numbers = range(step * self.batch + rank, (step + 1) * self.batch, ranks)
         windows = [self._order.window(number) for number in numbers]
         found = [(self._numbers[window.dialogue], window.begin) for window in windows]
-        return np.stack([positions_of(self._codes, *place, self.length, self._config) for place in found])
+        return np.stack([window_tokens(self._codes, *place, self.length, self._config) for place in found])
 
 
 class BatchFeed:
