@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from duologue.codec import MAX_THREADS, Mimi, MimiConfig
-from duologue.config import AgentConfig
+from duologue.config import AgentConfig, Sampling
 from duologue.engine.base import StepEngine
 from duologue.errors import ConfigError, WeightsError
 from duologue.metrics.meter import InteractivityMeter
@@ -40,6 +40,7 @@ class DuplexAgent:
         config: The settings it runs under.
         mimi: The codec's weights.
         engine: The language model, ready to step.
+        sampling: How its sessions begin to draw tokens.
         note: What a listener should know about the weights; "" for a trained model.
     """
 
@@ -50,11 +51,13 @@ class DuplexAgent:
         engine: StepEngine,
         tokenizer: Tokenizer,
         config: AgentConfig,
+        sampling: Sampling,
         prompt: Prompt | None = None,
         note: str = "",
     ) -> None:
         """Wire the parts together; see `load` for the usual way in."""
         self.config = config
+        self.sampling = sampling
         self.note = note
         self.mimi = mimi
         self.engine = engine
@@ -98,6 +101,7 @@ class DuplexAgent:
             engine=_load_engine(checkpoint, config, open_adapters(checkpoint, folder, config.adapters)),
             tokenizer=tokenizer,
             config=config,
+            sampling=config.sampling(checkpoint.sampling),
             prompt=prompt,
             note=UNTRAINED_NOTE if name is None and not has_bundled_agent() else "",
         )
@@ -113,7 +117,7 @@ class DuplexAgent:
         Raises:
             ConfigError: If the seed or the rate is out of range, there is no such adapter, or nothing can be recorded.
         """
-        engine = self.engine.stream(seed=seed, sampling=self.config.sampling, adapter=adapter)
+        engine = self.engine.stream(seed=seed, sampling=self.sampling, adapter=adapter)
         if self._prompt is not None:
             engine.prefill(self._prompt.tokens, embeddings=self._prompt.embeddings)
         return Session(

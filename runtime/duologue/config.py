@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -70,7 +70,8 @@ class AgentConfig:
         codec_precision: How the codec keeps its weights: "float32", "float16" (as good, less to read) or "int8"
             (fastest, other codes).
         codec_window: Attention window of the codec: "moshi" (streaming moshi), "exact" (as trained) or "rustymimi".
-        temperature_text: Sampling temperature of the inner monologue; 0 is greedy.
+        temperature_text: Sampling temperature of the inner monologue; 0 is greedy. This and the next three are None for
+            what the model was made for, as its config.json says, and else moshi's defaults (see `Sampling`).
         temperature_audio: Sampling temperature of the codes; 0 is greedy.
         top_k_text: Text tokens kept before sampling; 0 keeps all.
         top_k_audio: Codes kept before sampling, per codebook; 0 keeps all.
@@ -91,10 +92,10 @@ class AgentConfig:
     threads: int = 1
     codec_precision: Literal["float32", "float16", "int8"] = "float32"
     codec_window: Literal["moshi", "exact", "rustymimi"] = "moshi"
-    temperature_text: float = 0.7
-    temperature_audio: float = 0.8
-    top_k_text: int = 25
-    top_k_audio: int = 250
+    temperature_text: float | None = None
+    temperature_audio: float | None = None
+    top_k_text: int | None = None
+    top_k_audio: int | None = None
     padding_bias: float = 0.0
     text_prompt: str | None = None
     voice_prompt: str | None = None
@@ -115,12 +116,12 @@ class AgentConfig:
         if not 1 <= self.threads <= _MAX_THREADS:
             raise ConfigError(f"threads = {self.threads} is out of range; use 1 to {_MAX_THREADS}")
         # Builds the sampling once so that a wrong value is refused here and not at the first session.
-        _ = self.sampling
+        self.sampling(Sampling())
 
-    @property
-    def sampling(self) -> Sampling:
-        """The sampling part of the settings."""
-        return Sampling(**{field.name: getattr(self, field.name) for field in fields(Sampling)})
+    def sampling(self, model: Sampling) -> Sampling:
+        """Return the sampling part of the settings, with `model`'s values where they name none."""
+        given = {field.name: getattr(self, field.name) for field in fields(Sampling)}
+        return replace(model, **{name: value for name, value in given.items() if value is not None})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AgentConfig:

@@ -30,7 +30,7 @@ def adapters(base: Path) -> tuple[Path, Path]:
 
 
 def tokens(agent: DuplexAgent, adapter: str | None, frames: int = 20) -> list[list[int]]:
-    stream = agent.engine.stream(seed=0, sampling=agent.config.sampling, adapter=adapter)
+    stream = agent.engine.stream(seed=0, sampling=agent.sampling, adapter=adapter)
     users = np.random.default_rng(0).integers(0, CARD, (frames, 8), dtype=np.int32)
     outputs = [stream.step(user) for user in users]
     return [[output.text_token, *output.agent_codes.tolist()] for output in outputs if output.agent_codes is not None]

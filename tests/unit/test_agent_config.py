@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from duologue.config import AgentConfig
+from duologue.config import AgentConfig, Sampling
 from duologue.errors import ConfigError
 
 
@@ -21,8 +22,12 @@ def test_a_list_in_a_file_names_adapters(tmp_path: Path) -> None:
     assert AgentConfig.load(tmp_path / "a.toml") == AgentConfig(adapters=("tuned/a", "tuned/b"), record="calls")
 
 
-def test_an_integer_is_a_fine_temperature() -> None:
-    assert AgentConfig(temperature_text=0).sampling.temperature_text == 0
+def test_what_is_not_set_is_the_models_own() -> None:
+    own = Sampling(temperature_text=0.9, top_k_audio=100)
+    assert AgentConfig().sampling(own) == own
+    assert AgentConfig(temperature_text=0, padding_bias=-1.0).sampling(own) == replace(
+        own, temperature_text=0, padding_bias=-1.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import lm_cases
+from duologue.config import Sampling
 from duologue.errors import ConfigError, WeightsError
 from duologue.model import hub
 from duologue.model.checkpoint import Checkpoint
@@ -85,6 +86,17 @@ def test_reads_released_and_newer_names(weights: Arrays, tmp_path: Path) -> None
     assert old.tensors[name].is_contiguous
     assert len(new.tensors[name].blocks) == CONFIG.dep_q
     assert old.config == CONFIG
+
+
+def test_a_model_says_how_it_is_to_be_sampled(weights: Arrays, tmp_path: Path) -> None:
+    assert Checkpoint.open(write_folder(tmp_path / "plain", weights)).sampling == Sampling()
+    stated = {"temp": 0.6, "temp_text": 1, "top_k_text": 50, "cfg_coef": 1.0}
+    found = Checkpoint.open(write_folder(tmp_path / "own", weights, lm_gen_config=stated)).sampling
+    assert found == Sampling(temperature_audio=0.6, temperature_text=1, top_k_text=50)
+    for number, wrong in enumerate([{"temp": "warm"}, [0.7]]):
+        bad = Checkpoint.open(write_folder(tmp_path / f"bad{number}", weights, lm_gen_config=wrong))
+        with pytest.raises(ConfigError, match=r"temperature_audio|lm_gen_config"):
+            _ = bad.sampling
 
 
 def test_byte_ranges_point_at_the_values(weights: Arrays, tmp_path: Path) -> None:

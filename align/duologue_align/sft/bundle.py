@@ -7,8 +7,9 @@ import logging
 import shutil
 from pathlib import Path
 
+from duologue.config import Sampling
 from duologue.errors import ConfigError, MissingExtraError
-from duologue.model.checkpoint import Checkpoint
+from duologue.model.checkpoint import Checkpoint, generation_keys
 from duologue.model.lm import LanguageModel
 from duologue.model.load import parse_dtype
 from duologue.model.save import save_checkpoint
@@ -18,7 +19,14 @@ from duologue_align.sft.shards import MIMI, MIMI_CONFIG, TOKENIZER
 _log = logging.getLogger(__name__)
 
 
-def write_bundle(model: LanguageModel, codes_folder: str | Path, folder: str | Path, *, dtype: str = "float32") -> Path:
+def write_bundle(
+    model: LanguageModel,
+    codes_folder: str | Path,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    sampling: Sampling | None = None,
+) -> Path:
     """Write a bundle; one that is there already is replaced at once.
 
     Args:
@@ -26,6 +34,7 @@ def write_bundle(model: LanguageModel, codes_folder: str | Path, folder: str | P
         codes_folder: Folder of encoded dialogues, for codec and tokenizer.
         folder: Where to.
         dtype: Type of the language model's weights, "float32" or "bfloat16".
+        sampling: How the model is to be sampled; None for moshi's defaults.
 
     Returns:
         The folder.
@@ -38,7 +47,9 @@ def write_bundle(model: LanguageModel, codes_folder: str | Path, folder: str | P
         with replacing_folder(target, marker="config.json") as fresh:
             names = {"mimi_name": MIMI, "mimi_config_name": MIMI_CONFIG, "tokenizer_name": TOKENIZER}
             converted = copy.deepcopy(model).to("cpu", parse_dtype(dtype))
-            save_checkpoint(converted, fresh, extra={"model_type": "moshi", **names})
+            save_checkpoint(
+                converted, fresh, extra={"model_type": "moshi", **names, **generation_keys(sampling or Sampling())}
+            )
             for name in names.values():
                 shutil.copyfile(source / name, fresh / name)
             add_step_graph(fresh)

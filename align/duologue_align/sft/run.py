@@ -13,12 +13,13 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from duologue.config import Sampling
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.model.checkpoint import Checkpoint
 from duologue.model.config import LMConfig
@@ -36,7 +37,8 @@ from duologue_align.sft.windows import BatchFeed, WindowBatches, check_fit
 
 _MAY_CHANGE = {
     "run": {"steps", "minutes", "micro_batch", "compile", "recompute", "log_every", "valid_every", "save_every", "keep"}
-    | {"samples_every", "samples", "sample_s", "weights_dtype"}
+    | {"samples_every", "samples", "sample_s", "weights_dtype"},
+    "sampling": {field.name for field in fields(Sampling)},
 }
 
 
@@ -236,7 +238,14 @@ class _Run:
             out = self.out / "samples" / f"{self.trainer.step:06d}"
             numbers = self.held_numbers[: run.samples]
             try:
-                write_samples(self.trainer.averaged_model, self.held_out, numbers, out, length_s=run.sample_s)
+                write_samples(
+                    self.trainer.averaged_model,
+                    self.held_out,
+                    numbers,
+                    out,
+                    length_s=run.sample_s,
+                    sampling=self.settings.sampling,
+                )
             except MissingExtraError as error:
                 tell(f"no sample conversations: {error}")
         self.processes.wait()
@@ -252,7 +261,9 @@ class _Run:
         target = self.out / "bundle"
         if self.processes.is_first:
             dtype = self.settings.run.weights_dtype
-            write_bundle(self.trainer.averaged_model, self.codes.folder, target, dtype=dtype)
+            write_bundle(
+                self.trainer.averaged_model, self.codes.folder, target, dtype=dtype, sampling=self.settings.sampling
+            )
         self.processes.wait()
         return target
 

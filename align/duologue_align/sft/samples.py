@@ -10,13 +10,22 @@ import soundfile
 
 from duologue import AgentConfig, DuplexAgent, Mimi
 from duologue.codec import MimiConfig
+from duologue.config import Sampling
 from duologue.model.lm import LanguageModel
 from duologue.types import FRAME_RATE_HZ, FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm
 from duologue_align.sft.bundle import write_bundle
 from duologue_align.sft.shards import MIMI, MIMI_CONFIG, Codes
 
 
-def write_samples(model: LanguageModel, codes: Codes, numbers: list[int], out: Path, *, length_s: float) -> list[Path]:
+def write_samples(
+    model: LanguageModel,
+    codes: Codes,
+    numbers: list[int],
+    out: Path,
+    *,
+    length_s: float,
+    sampling: Sampling,
+) -> list[Path]:
     """Let a model converse with the users of encoded dialogues.
 
     Each user is what the codec makes of the user's codes. Writes NAME.wav (left: user, right: agent) and NAME.txt (what
@@ -28,13 +37,14 @@ def write_samples(model: LanguageModel, codes: Codes, numbers: list[int], out: P
         numbers: Which of them.
         out: Folder, created.
         length_s: Length of each conversation at most.
+        sampling: How the model is sampled.
 
     Returns:
         The recordings.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out) as work:
-        bundle = write_bundle(model, codes.folder, Path(work) / "bundle")
+        bundle = write_bundle(model, codes.folder, Path(work) / "bundle", sampling=sampling)
         agent = DuplexAgent.load(bundle, AgentConfig())
         return [_converse(agent, codes, number, out, round(length_s * FRAME_RATE_HZ)) for number in numbers]
 

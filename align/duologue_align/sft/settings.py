@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from duologue.config import Sampling
 from duologue.errors import ConfigError
+from duologue.model.checkpoint import generation_keys
 from duologue.model.config import LMConfig
 from duologue_align.presets import build, read_tables
 from duologue_align.sft.loss import LossWeights
@@ -105,12 +107,14 @@ class SftSettings:
         loss: Weights of the loss.
         optimiser: The optimiser.
         run: The run.
+        sampling: How the model is to be sampled, written into its config.json.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
     loss: LossWeights = field(default_factory=LossWeights)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         """Check what a wrong preset would only show after hours.
@@ -123,6 +127,7 @@ class SftSettings:
                 raise ConfigError(f"model.{key} is fixed by the encoded data; remove it from the preset")
         _check_run(self.run)
         _check_optimiser(self.optimiser)
+        generation_keys(self.sampling)
 
     def lm_config(self, *, card: int, text_card: int) -> LMConfig:
         """Return the shape of the model for data of given cardinalities.

@@ -43,7 +43,7 @@ from duologue.audio.wire import (
     Reply,
 )
 from duologue.audio.worker import serve
-from duologue.config import AgentConfig
+from duologue.config import AgentConfig, Sampling
 from duologue.dispatch import EventDispatcher, Handler
 from duologue.errors import StreamError
 from duologue.metrics.types import Event, InteractivityReport
@@ -60,11 +60,13 @@ class LiveSession:
 
     Attributes:
         note: What a listener should know about the agent's weights; "" for a trained model.
+        sampling: How its conversations begin to draw tokens.
         device: What the device agreed to when the conversation began.
         playout_ms: Time a frame may take, at first, before the loudspeaker runs dry; `stats` tells the present one.
     """
 
     note: str
+    sampling: Sampling
     device: StreamInfo
     playout_ms: float
 
@@ -97,7 +99,8 @@ class LiveSession:
         except BaseException:
             self.close()
             raise
-        self.note, self.device, self.playout_ms = ready.note, ready.device, ready.playout_ms
+        self.note, self.sampling = ready.note, ready.sampling
+        self.device, self.playout_ms = ready.device, ready.playout_ms
         self._reader = threading.Thread(target=self._read, name="duologue-live-events", daemon=True)
         self._reader.start()
 

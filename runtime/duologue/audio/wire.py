@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from duologue import errors
 from duologue.audio.device import DeviceSpec, StreamInfo
 from duologue.audio.port import PortCounters
+from duologue.config import Sampling
 from duologue.errors import DuologueError
 from duologue.metrics.latency import LatencySummary
 from duologue.metrics.types import Event
@@ -145,6 +146,7 @@ class Ready:
     """The conversation runs."""
 
     note: str
+    sampling: Sampling
     device: StreamInfo
     playout_ms: float
 

@@ -110,7 +110,14 @@ class Worker:
     def run(self) -> None:
         """Converse until the host says stop or goes away."""
         assert self._device is not None
-        self.outbox.send(Ready(note=self._agent.note, device=self._device.info, playout_ms=self._settings.playout_ms))
+        self.outbox.send(
+            Ready(
+                note=self._agent.note,
+                sampling=self._session.sampling,
+                device=self._device.info,
+                playout_ms=self._settings.playout_ms,
+            )
+        )
         threading.Thread(target=self._listen, name="duologue-commands", daemon=True).start()
         while not self._stop.is_set() and not self.outbox.is_broken:
             while not self._commands.empty():

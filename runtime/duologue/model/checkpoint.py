@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duologue.config import Sampling
 from duologue.errors import ConfigError, WeightsError
 from duologue.model import folder as folders
 from duologue.model.config import LMConfig
@@ -25,6 +26,24 @@ from duologue.model.layout import (
 )
 from duologue.model.lora import LoraPair, read_lora, stated_keys
 from duologue.model.storage import TensorRef, read_index, stack
+
+_SAMPLING_KEYS = {
+    "temp": "temperature_audio",
+    "temp_text": "temperature_text",
+    "top_k": "top_k_audio",
+    "top_k_text": "top_k_text",
+}
+
+
+def generation_keys(sampling: Sampling) -> dict[str, Any]:
+    """Return what config.json says of a model that is to be sampled so; `Checkpoint.sampling` reads it back.
+
+    Raises:
+        ConfigError: It has a padding bias, for which moshi's format has no word.
+    """
+    if sampling.padding_bias:
+        raise ConfigError(f"padding_bias is {sampling.padding_bias:g}: a model in moshi's format cannot ask for one")
+    return {"lm_gen_config": {theirs: getattr(sampling, ours) for theirs, ours in _SAMPLING_KEYS.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +78,20 @@ class Checkpoint:
     tokenizer_path: Path | None
     lora_path: Path | None
     step_graph_path: Path | None
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is to be sampled: `lm_gen_config` in config.json, else moshi's defaults.
+
+        Raises:
+            ConfigError: A value is out of range.
+
+        Source: moshi 0.2.13 CheckpointInfo.lm_gen_config, keyword arguments of its LMGen.
+        """
+        stated = self.raw_config.get("lm_gen_config", {})
+        if not isinstance(stated, Mapping):
+            raise ConfigError(f"{self.path}: lm_gen_config in config.json must be a table of sampling settings")
+        return Sampling(**{ours: stated[theirs] for theirs, ours in _SAMPLING_KEYS.items() if theirs in stated})
 
     @classmethod
     def open(cls, path: str | Path, *, config: LMConfig | None = None, lora: str | Path | None = None) -> Checkpoint:

@@ -148,7 +148,7 @@ def _hold(
         record_folder=str(options.record) if options.record is not None else None,
         has_echo_canceller=options.aec,
     )
-    state = TalkState(setup, config.sampling)
+    state = TalkState(setup, live.sampling)
     device = device_spec(options.input, options.output)
     control = TalkControl(live, state, agents=agents, device=device, seed=options.seed)
     if options.json:
