@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 import rl_case
+from duologue.config import Sampling
 from duologue.errors import ConfigError
 from duologue.metrics.types import Event
 from duologue_align.rewards import RewardPreset
@@ -33,6 +34,15 @@ def test_changes_and_their_names() -> None:
     assert (settings.run.steps, settings.model, settings.data.segments) == (7, "a/b", "mined")
     before = json.loads(json.dumps(AlignSettings.load("duologue").to_dict()))
     assert changed_fields(before, settings.to_dict()) == ["model", "data.segments", "run.steps"]
+
+
+def test_rollouts_are_drawn_as_the_model_asks_where_nothing_else_is_said() -> None:
+    own = Sampling(temperature_text=1.0, top_k_audio=100)
+    assert AlignSettings.load("duologue").sampled_as(own).draws == own
+    assert AlignSettings.load("duologue", ["sampling.temperature_text=0.5"]).sampled_as(own).draws == replace(
+        own, temperature_text=0.5
+    )
+    assert AlignSettings.load("paper").sampled_as(own).draws == Sampling(), "the paper's own"
 
 
 @pytest.mark.parametrize(

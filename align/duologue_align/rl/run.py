@@ -140,6 +140,7 @@ class _Run:
         data = settings.data
         pool = read_pool(data.segments, "train", self.grader.axes, data, tell=self.tell)
         self.bundle = open_bundle(settings.model, text_prompt=settings.prompt.text, voice_prompt=settings.prompt.voice)
+        self.settings = settings = settings.sampled_as(self.bundle.checkpoint.sampling)
         every = [segment for members in pool.values() for segment in members]
         self.maker = SceneMaker(self.bundle, history=data.history, silence_s=data.silence_s, segments=every)
         shares = {axis: share for axis, share in self.grader.axes.items() if axis in pool}

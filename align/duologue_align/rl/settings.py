@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,12 +190,12 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
-    """How rollouts draw tokens; the paper's temperatures, the runtime's truncation. See `duologue.config.Sampling`."""
+    """How rollouts draw tokens; None is as the model asks to be sampled. See `duologue.config.Sampling`."""
 
-    temperature_text: float = 0.7
-    temperature_audio: float = 0.8
-    top_k_text: int = 25
-    top_k_audio: int = 250
+    temperature_text: float | None = None
+    temperature_audio: float | None = None
+    top_k_text: int | None = None
+    top_k_audio: int | None = None
     padding_bias: float = 0.0
 
 
@@ -264,12 +264,16 @@ class AlignSettings:
         Raises:
             ConfigError: A value is out of range, or a temperature is 0: a greedy agent explores nothing.
         """
-        sampling = Sampling(**asdict(self.sampling))
+        sampling = _sampling(self.sampling, Sampling())
         if not (sampling.temperature_text and sampling.temperature_audio):
             raise ConfigError(
                 "sampling.temperature_text and temperature_audio must be above 0: greedy rollouts are alike"
             )
         return sampling
+
+    def sampled_as(self, model: Sampling) -> AlignSettings:
+        """Return settings that draw as `model` does where these say nothing."""
+        return replace(self, sampling=SamplingSettings(**asdict(_sampling(self.sampling, model))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -366,3 +370,7 @@ _CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "reward": {"normalise": ("judge", "components", "total"), "detector": ("level", "speech")},
     "run": {"dtype": ("float32", "bfloat16"), "precision": ("float32", "bfloat16")},
 }
+
+
+def _sampling(settings: SamplingSettings, model: Sampling) -> Sampling:
+    return replace(model, **{name: value for name, value in asdict(settings).items() if value is not None})
