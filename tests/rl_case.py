@@ -38,7 +38,8 @@ CONFIG: LMConfig = replace(
 
 def write_agent(folder: Path, *, seed: int = 0, config: LMConfig = CONFIG) -> Path:
     """Write an untrained bundle of the tiny shape; return its folder."""
-    write_untrained_bundle(folder, seed=seed, config=config, mimi_config=sft_case.MIMI)
+    mimi = {**sft_case.MIMI, "quantizer": {**sft_case.MIMI["quantizer"], "bins": config.card}}
+    write_untrained_bundle(folder, seed=seed, config=config, mimi_config=mimi)
     return folder
 
 

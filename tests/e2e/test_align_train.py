@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +124,9 @@ def test_a_stopped_run_goes_on_to_the_same_end(case: Path, tmp_path: Path, monke
         rl_run.train(settings_of(case), broken)
     with pytest.raises(ConfigError, match=r"objective\.kl"):
         rl_run.train(settings_of(case, "objective.kl=0.5"), broken, is_resumed=True)
+    other = rl_case.write_agent(tmp_path / "other", seed=1)
+    with pytest.raises(ConfigError, match="another base"):
+        rl_run.train(settings_of(case, f"model={other}"), broken, is_resumed=True)
     assert rl_run.train(settings_of(case), broken, is_resumed=True).is_finished
     assert timeless(straight) == timeless(broken)
     ends = [
@@ -150,6 +157,99 @@ def test_who_stops_at_the_end_keeps_the_run(
     assert not (tmp_path / "test.json").exists()
     assert rl_run.train(settings, tmp_path, is_resumed=True).is_finished
     assert (tmp_path / "test.json").is_file()
+
+
+def test_the_comparison_is_made_again_when_asked_otherwise(case: Path, tmp_path: Path) -> None:
+    """Another folder of test segments is used, and an old comparison is not taken for the new one."""
+    first = settings_of(case, "run.steps=1", "run.test_segments=1", "reward.detector=speech")
+    rl_run.train(first, tmp_path / "run")
+    found = tmp_path / "run" / "test.json"
+    before = json.loads(found.read_text())
+    rl_run.train(first, tmp_path / "run", is_resumed=True)
+    assert json.loads(found.read_text()) == before
+    shutil.copytree(case / "mined", tmp_path / "mined")
+    rows = [json.loads(line) for line in (tmp_path / "mined" / "segments.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row.get("split") != "test" or row["axis"] == "pause"]
+    assert len(kept) < len(rows)
+    (tmp_path / "mined" / "segments.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    place = f"data.test_segments={json.dumps(str(tmp_path / 'mined'))}"
+    rl_run.train(settings_of(case, "run.steps=1", "run.test_segments=1", "reward.detector=speech", place),
+                 tmp_path / "run", is_resumed=True)  # fmt: skip
+    after = json.loads(found.read_text())
+    assert {take["axis"] for take in after["before"]["takes"]} == {"pause"}
+    assert len({take["axis"] for take in before["before"]["takes"]}) > 1
+
+
+_TWO = """
+import sys
+import torch
+from duologue_align.rl.run import train
+from duologue_align.rl.settings import AlignSettings
+
+torch.set_num_threads(1)
+train(AlignSettings.load("duologue", sys.argv[2:]), sys.argv[1])
+"""
+
+
+def test_two_processes_run_as_one(case: Path, tmp_path: Path) -> None:
+    """The whole of `train` under two gloo processes, a validation and the test of the first among them."""
+    if not torch.distributed.is_available():
+        pytest.skip("this torch has no distributed package")
+    changes = [f"model={case / 'agent'}", f"data.segments={json.dumps(str(case / 'mined'))}", *SMALL]
+    changes += ["run.steps=1", "run.test_segments=1", "data.context_share=0.0"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TWO, str(tmp_path / "two"), *changes],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    rl_run.train(AlignSettings.load("duologue", changes), tmp_path / "one")
+    two, one = ([row for row in read_journal(tmp_path / name) if "reward" in row] for name in ("two", "one"))
+    assert [row["frames"] for row in two] == [row["frames"] for row in one]
+    for name in ("reward", "kl", "entropy", "grad_norm", "flat_share"):
+        assert two[0][name] == pytest.approx(one[0][name], rel=2e-3, abs=1e-6, nan_ok=True), name
+    assert (tmp_path / "two" / "test.json").is_file()
+
+
+def test_a_model_with_prompts_is_trained_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PersonaPlex in small: a voice file and a role stand before every conversation, and no frame of them is learnt."""
+    config = replace(rl_case.CONFIG, card=2048)
+    agent = rl_case.write_agent(tmp_path / "agent", config=config)
+    mined = rl_case.write_segments(tmp_path, agent)
+    voice = {
+        "embeddings": torch.randn(5, 1, 1, config.dim),
+        "cache": torch.full((1, config.num_streams, config.max_delay + 3), 3),
+    }
+    torch.save(voice, tmp_path / "voice.pt")
+    lessons: list[Any] = []
+    learn = rl_run.GrpoTrainer.learn
+    monkeypatch.setattr(rl_run.GrpoTrainer, "learn", lambda own, lesson: lessons.append(lesson) or learn(own, lesson))
+    changes = [f"model={agent}", f"data.segments={json.dumps(str(mined))}", *SMALL, "run.steps=1"]
+    changes += ['prompt.text="You are kind."', f"prompt.voice={json.dumps(str(tmp_path / 'voice.pt'))}"]
+    settings = AlignSettings.load("duologue", [*changes, "data.context_share=0.0", "reward.skip_flat=false"])
+    assert rl_run.train(settings, tmp_path / "run").is_finished
+    (lesson,) = lessons
+    prompt = open_bundle(str(agent), text_prompt="You are kind.", voice_prompt=str(tmp_path / "voice.pt")).prompt
+    assert prompt is not None
+    fixed = len(prompt.tokens)
+    assert fixed > 5
+    torch.testing.assert_close(lesson.embeddings, torch.from_numpy(prompt.embeddings))
+    rollouts = lesson.rollouts
+    assert torch.equal(rollouts.positions[0, 0, 1:fixed], torch.from_numpy(prompt.tokens[1:fixed, 0]))
+    assert not rollouts.is_action[:, 0, : fixed - 1].any()
+    assert rollouts.is_action[:, 0, fixed - 1 :].any(1).all()
+    (row,) = [row for row in read_journal(tmp_path / "run") if "reward" in row]
+    assert row["gap_kl"] < 1e-6, "rollout and update see the same prompt"
 
 
 def test_what_comes_before_a_segment(case: Path) -> None:
