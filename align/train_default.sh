@@ -27,13 +27,16 @@ stage() {  # NAME HOURS COMMAND...
 }
 
 stage synth-codec    0.2 duologue-align synth --hours 12 --seed 0 --out "$out/codec"
-stage synth          0.3 duologue-align synth --hours 24 --seed 1 --audio flac --out "$out/lm"
+stage synth          0.3 duologue-align synth --hours 30 --seed 1 --audio flac --out "$out/lm"
 stage synth-test     0.1 duologue-align synth --hours 1.5 --split test --out "$out/test"
 stage train-codec    4  duologue-align train-codec --data "$out/codec" --out "$out/codec_run" --threads 1 --workers 1 --resume
 stage tokenizer      0.1 duologue-align tokenizer --data "$out/lm" --out "$out/tokenizer.model"
-stage encode         0.4 duologue-align encode --data "$out/lm" --codec "$out/codec_run/mimi.safetensors" \
+stage encode         0.5 duologue-align encode --data "$out/lm" --codec "$out/codec_run/mimi.safetensors" \
     --tokenizer "$out/tokenizer.model" --out "$out/codes"
-stage sft            1   duologue-align sft duologue-mini --data "$out/codes" --out "$out/sft_run" --threads 1 --resume
+stage encode-test    0.1 duologue-align encode --data "$out/test" --codec "$out/codec_run/mimi.safetensors" \
+    --tokenizer "$out/tokenizer.model" --out "$out/codes_test"
+stage sft            2.5 duologue-align sft duologue-mini --data "$out/codes" --valid "$out/codes_test" \
+    --out "$out/sft_run" --threads 1 --resume
 stage bundle         0   duologue-align export "$out/sft_run/bundle" --dtype bfloat16 --out "$bundle"
 stage eval-agent-voice 0.2 duologue-align eval-codec "$bundle" --data agent="$out/test" --channel 0 --json "$out/codec_agent.json"
 stage eval-unseen    0.2 duologue-align eval-codec "$bundle" --data unseen="$out/test" --channel 1 --json "$out/codec_unseen.json"
