@@ -16,6 +16,7 @@ from duologue_align.sft.loss import (  # noqa: E402
     cross_entropy,
     stream_sums,
     target_weights,
+    text_cross_entropy,
     thin_silence,
     total_loss,
 )
@@ -36,6 +37,23 @@ def example(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     targets[0, 0, 0] = CONFIG.text_card
     targets[2, :, 5:] = -1
     return text_logits, audio_logits, targets
+
+
+def test_a_word_is_chosen_at_1_and_whether_there_is_one_at_the_temperature_of_sampling() -> None:
+    logits = torch.from_numpy(example(5)[0])
+    targets = torch.from_numpy(example(5)[2])[:, [0, -1]]
+    torch.testing.assert_close(text_cross_entropy(logits, targets, CONFIG, 1.0), cross_entropy(logits, targets))
+    found = text_cross_entropy(logits, targets, CONFIG, 0.7).numpy()
+    for place in np.ndindex(targets.shape):
+        own, target = logits[place].numpy().astype(np.float64), int(targets[place])
+        drawn = np.exp(own / 0.7) / np.exp(own / 0.7).sum()
+        words = [token for token in range(CONFIG.text_card) if token not in (0, 3)]
+        expected = 0.0
+        if target in (0, 3):
+            expected = -np.log(drawn[target])
+        elif 0 <= target < CONFIG.text_card:
+            expected = -np.log(drawn[words].sum()) - np.log(np.exp(own[target]) / np.exp(own[words]).sum())
+        assert found[place] == pytest.approx(expected, rel=1e-4)
 
 
 def slow_loss(text_logits: np.ndarray, audio_logits: np.ndarray, targets: np.ndarray, weights: LossWeights) -> float:

@@ -24,6 +24,7 @@ class LossWeights:
         acoustic: Targets of each of its other codebooks.
         text: The text loss in the total.
         audio: The audio loss in the total.
+        decision_temperature: Temperature at which the model is going to be sampled; see `text_cross_entropy`.
         listening: In the total, the loss of the user's words as a head on the temporal transformer tells them; 0 for no
             such head. The head is thrown away: what stays is a model that listened for words.
 
@@ -40,6 +41,7 @@ class LossWeights:
     acoustic: float = 1.0
     text: float = 1.0
     audio: float = 1.0
+    decision_temperature: float = 1.0
     listening: float = 0.0
 
     def __post_init__(self) -> None:
@@ -47,6 +49,8 @@ class LossWeights:
         for name, value in values.items():
             if not 0 <= value < 1e6:
                 raise ConfigError(f"loss.{name} is {value}; it must be 0 or more")
+        if not self.decision_temperature:
+            raise ConfigError("loss.decision_temperature is 0; it must be above 0")
         if self.word + self.padding + self.end_padding == 0 or self.semantic + self.acoustic == 0:
             raise ConfigError("loss: all targets of a stream weigh nothing")
 
@@ -116,6 +120,32 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     kept = torch.where(is_token(targets, card), targets, -100).flatten()
     losses = functional.cross_entropy(logits.reshape(-1, card).float(), kept, ignore_index=-100, reduction="none")
     return losses.view(targets.shape)
+
+
+def text_cross_entropy(logits: Tensor, targets: Tensor, config: LMConfig, temperature: float) -> Tensor:
+    """Return the cost of every text target in nats, 0 where there is none: when to speak apart from what to say.
+
+    Sampling below temperature 1 makes a model say what it is surer of, which is wanted, and speak less often, because
+    most of the text is PAD, which is not. So the choice between PAD, EPAD and a word is learnt at the temperature at
+    which the model will be sampled, and the word, given that there is one, at temperature 1.
+
+    Args:
+        logits: Shape [..., text_card].
+        targets: Shape [...]; outside the vocabulary where there is nothing to predict.
+        config: Shape of the model.
+        temperature: Of the choice; 1 gives the usual cross-entropy.
+    """
+    silent = [config.existing_text_padding_id, config.existing_text_end_padding_id]
+    logits = logits.float()
+    words = logits.clone()
+    words[..., silent] = -torch.inf
+    kinds = torch.cat([logits[..., silent] / temperature, (words / temperature).logsumexp(-1, keepdim=True)], dim=-1)
+    kind = torch.full_like(targets, len(silent))
+    for number, token in enumerate(silent):
+        kind = torch.where(targets == token, number, kind)
+    is_text = is_token(targets, config.text_card)
+    of_kind = cross_entropy(kinds, torch.where(is_text, kind, NO_TOKEN))
+    return of_kind + cross_entropy(words, torch.where(kind == len(silent), targets, NO_TOKEN))
 
 
 def stream_sums(values: Tensor, config: LMConfig) -> Tensor:

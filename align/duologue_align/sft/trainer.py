@@ -18,6 +18,7 @@ from duologue_align.sft.loss import (
     split_streams,
     stream_sums,
     target_weights,
+    text_cross_entropy,
     thin_silence,
     total_loss,
 )
@@ -35,15 +36,24 @@ class TeacherForcing(nn.Module):
         listening: Tells the user's words from the temporal transformer's output; None where they are not learnt.
     """
 
-    def __init__(self, model: LanguageModel, *, is_thinned: bool = False, is_listening: bool = False) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        is_thinned: bool = False,
+        is_listening: bool = False,
+        decision_temperature: float = 1.0,
+    ) -> None:
         """Wrap a model.
 
         Args:
             model: What is wrapped.
             is_thinned: The audio of many frames is no target; their computation is saved.
             is_listening: The user's words are learnt as well.
+            decision_temperature: As in `LossWeights`.
         """
         super().__init__()
+        self.decision_temperature = decision_temperature
         self.model = model
         self.is_thinned = is_thinned
         config = model.config
@@ -72,7 +82,8 @@ class TeacherForcing(nn.Module):
         """
         hidden = self.model.temporal(self.model.embed(tokens[:, :, :-1]))
         text, audio, heard = split_streams(targets, self.model.config)
-        losses = [cross_entropy(self.model.text_linear(hidden)[:, None], text)]
+        logits = self.model.text_linear(hidden)[:, None]
+        losses = [text_cross_entropy(logits, text, self.model.config, self.decision_temperature)]
         losses.append(self._audio(hidden, tokens[:, : 1 + self.model.config.dep_q, 1:], audio))
         if self.listening is not None:
             losses.append(cross_entropy(self.listening(hidden)[:, None], heard))
@@ -123,8 +134,12 @@ class SftTrainer:
             start = LanguageModel(config)
             initialise(start, settings.run.seed)
         start.transformer.checkpointing = start.depformer.checkpointing = settings.run.recompute
-        is_thinned, is_listening = settings.run.silent_share < 1.0, settings.loss.listening > 0
-        scorer = TeacherForcing(start.float(), is_thinned=is_thinned, is_listening=is_listening)
+        scorer = TeacherForcing(
+            start.float(),
+            is_thinned=settings.run.silent_share < 1.0,
+            is_listening=settings.loss.listening > 0,
+            decision_temperature=settings.loss.decision_temperature,
+        )
         self.scorer = scorer.to(self.device).train().requires_grad_(True)
         self.average: WeightAverage[TeacherForcing] = WeightAverage(self.scorer, settings.optimiser.average_decay)
         self.optimiser = _adamw(self.scorer, settings)
