@@ -55,6 +55,9 @@ def main() -> int:
     parser.add_argument("--codec", type=Path, action="append", default=[], metavar="CODEC.json")
     parser.add_argument("--codec-run", type=Path, metavar="DIR")
     parser.add_argument("--sft-run", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--history", default="", metavar="TEXT", help="how these weights came about otherwise than by one such run"
+    )
     options = parser.parse_args()
     try:
         card = render(options)
@@ -76,6 +79,7 @@ def render(options: argparse.Namespace) -> str:
         well_behaved=f"{WELL_BEHAVED_SHARE:.0%}",
         commands=commands(),
         cost=cost(options.codec_run, options.sft_run),
+        history=f" {options.history}" if options.history else "",
         users=agent["users"],
         seconds=f"{agent['seconds']:.0f}",
         seeds=", ".join(map(str, agent["seeds"])),

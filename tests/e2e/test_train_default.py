@@ -107,7 +107,14 @@ def write_card(tmp_path: Path, agent: dict[str, Any]) -> str:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"step": 20000, **row}) + "\n")
     arguments = ["--bundle", bundle, "--agent", tmp_path / "agent.json", "--codec", tmp_path / "codec.json"]
-    arguments += ["--codec-run", tmp_path / "codec_run", "--sft-run", tmp_path / "sft_run"]
+    arguments += [
+        "--codec-run",
+        tmp_path / "codec_run",
+        "--sft-run",
+        tmp_path / "sft_run",
+        "--history",
+        "In two stages.",
+    ]
     subprocess.run([sys.executable, CARD, *arguments], check=True, capture_output=True)
     return (bundle / "MODEL_CARD.md").read_text()
 
@@ -115,8 +122,8 @@ def write_card(tmp_path: Path, agent: dict[str, Any]) -> str:
 def test_the_card_tells_data_cost_behaviour_limits_and_hashes(tmp_path: Path) -> None:
     card = write_card(tmp_path, results())
     assert "chitchat-dataset" in card
-    assert "In 61% of the dialogues the agent behaves well" in card
-    assert "the codec 20000 steps in 10.0 h, the language model 20000 steps in 2.5 h" in card
+    assert "In 60% of the dialogues the agent behaves well" in card
+    assert "the codec 20000 steps in 10.0 h, the language model 20000 steps in 2.5 h. In two stages." in card
     assert "duologue-align sft duologue-mini" in card
     assert "| share of user turns answered within 2 s | 0.50 | 0.40 to 0.60 | 0.85 to 1 | yes | 0.10 | 0.10 |" in card
     assert "misses what was wanted of it here: share of interruptions to which it yields within 2 s." in card
