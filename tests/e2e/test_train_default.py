@@ -36,6 +36,7 @@ def test_every_command_of_the_driver_is_one_that_exists() -> None:
         "train-codec",
         "tokenizer",
         "encode",
+        "encode",
         "sft",
         "export",
         "eval-codec",
