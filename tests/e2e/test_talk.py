@@ -25,7 +25,7 @@ from duologue.audio.fake import FakeSpec
 from duologue.audio.live import LiveSession, open_live
 from duologue.audio.wire import LiveAgent
 from duologue.cli import main
-from duologue.config import AgentConfig
+from duologue.config import Sampling
 from duologue.metrics.rows import axis_rows
 from duologue.metrics.types import InteractivityReport
 from duologue.session import Session
@@ -68,7 +68,7 @@ class Case:
     ):
         self.live: LiveSession = open_live(load_agent=load_agent, device=device, **{"playout_ms": 60.0, **settings})
         setup = Setup(agents=agents, device=self.live.device, playout_ms=self.live.playout_ms)
-        self.state = TalkState(setup, AgentConfig().sampling)
+        self.state = TalkState(setup, Sampling())
         self.control = TalkControl(self.live, self.state, agents=agents, device=device, seed=5)
         self.app = TalkApp(self.state, self.control)
 
