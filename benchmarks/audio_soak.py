@@ -1,4 +1,4 @@
-"""Hold a live conversation for twenty minutes and judge that nothing grows, nothing drifts and nothing gets lost.
+"""Hold a live conversation for twenty minutes and judge that memory stays, nothing drifts and nothing gets lost.
 
     python benchmarks/audio_soak.py [--quick] [--minutes N] [--agent NAME] [--json PATH]
 
