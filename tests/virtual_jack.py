@@ -218,14 +218,24 @@ def loop_delays_ms(
     rate_hz = 24_000
     if begin is None:
         begin = find_delay(said[: 5 * rate_hz], recorded[:, 0], limit=10 * rate_hz)
-    found = []
-    for at in range(0, len(heard) - 2 * rate_hz, rate_hz):
+    starts = range(0, len(heard) - 2 * rate_hz, rate_hz)
+    shifts: dict[int, int] = {}
+    for at in starts:
         # A lost cycle of the device shortens the recording.
         near = max(0, begin + at - rate_hz // 2)
         voice = said[at : at + rate_hz]
-        place = near + find_delay(voice, recorded[near : near + 2 * rate_hz, 0], limit=rate_hz)
+        if np.sqrt(np.mean(voice**2)) >= 1e-3:
+            shifts[at] = near - at + find_delay(voice, recorded[near : near + 2 * rate_hz, 0], limit=rate_hz)
+    found = []
+    for at in starts:
+        # Where the user is silent his neighbouring words tell the place, if they agree.
+        before, after = [t for t in shifts if t <= at][-1:], [t for t in shifts if t >= at][:1]
+        beside = {shifts[t] for t in before + after}
+        if len(beside) != 1:
+            continue
+        place = at + beside.pop()
         piece = recorded[place : place + rate_hz, 1]
-        if np.sqrt(np.mean(voice**2)) < 1e-3 or len(piece) < rate_hz:
+        if len(piece) < rate_hz:
             continue
         window = heard[at : at + 2 * rate_hz]
         delay = find_delay(piece, window, limit=rate_hz)
