@@ -83,7 +83,7 @@ class TalkApp(App[None]):
     .roomy #numbers { layout: horizontal; }
     .roomy #axes { width: 1fr; height: 100%; }
     .roomy #side { width: 45; height: 100%; }
-    .roomy #latency { height: 9; }
+    .roomy #latency { height: 11; }
     .roomy #device { height: 1fr; }
     .small Panel, .small #numbers { display: none; }
     .small #too-small { display: block; }
