@@ -94,6 +94,7 @@ def test_the_seed_carries_the_choice() -> None:
 def test_devices_are_chosen_by_index_name_or_faked(tmp_path: Path, demo_user: Path) -> None:
     assert device_spec("3", "USB") == PortAudioSpec(input=3, output="USB")
     assert device_spec(None, None) == PortAudioSpec()
+    assert device_spec(None, "USB", "JACK") == PortAudioSpec(output="USB", host_api="JACK")
     assert device_spec("fake", None) == FakeSpec()
     assert device_spec("fake:demo", "fake") == FakeSpec(user=str(demo_user))
     assert device_spec(f"fake:{demo_user}", None) == FakeSpec(user=str(demo_user))

@@ -52,7 +52,7 @@ _ANSWER_S = 5.0
 # The old device ends, the new one opens, starts and, if that fails, ends too.
 _DEVICE_ANSWER_S = 2 * STOP_S + 2 * ANSWER_S + _ANSWER_S
 _POLITE_S = 0.7
-_CLOSE_S = 1.0
+_CLOSE_S = 0.9
 
 
 class LiveSession:

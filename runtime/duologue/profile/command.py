@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     sound.add_argument("--loopback", action="store_true", help="a simulated sound device instead of a real one")
     add("--input", metavar="DEVICE", help="microphone, by index or name; must hear the loudspeaker's clicks")
     add("--output", metavar="DEVICE", help="loudspeaker, by index or name; plays clicks")
+    add("--host-api", metavar="NAME", help="sound system to look in, by part of its name, for example ALSA or JACK")
     add("--aec", action="store_true", help="cancel echo, as `duologue talk --aec`, and measure what that costs")
     add("--out", type=Path, metavar="DIR", help="write profile.json, trace.json, profile.prom and profile.txt there")
     add("--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev or chrome://tracing")
@@ -91,7 +92,9 @@ def _audio_probe(options: argparse.Namespace) -> AudioProbe | None:
         return DeviceProbe(spec=LoopbackSpec(), cancels_echo=options.aec)
     from duologue.audio.driver import PortAudioSpec
 
-    spec = PortAudioSpec(input=_index_or_name(options.input), output=_index_or_name(options.output))
+    spec = PortAudioSpec(
+        input=_index_or_name(options.input), output=_index_or_name(options.output), host_api=options.host_api
+    )
     return DeviceProbe(spec=spec, cancels_echo=options.aec)
 
 

@@ -33,6 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", metavar="DEVICE", help="microphone, by index or name; fake, fake:demo, fake:FILE need no hardware")
     add("--output", metavar="DEVICE", help="loudspeaker, by index or name")
+    add("--host-api", metavar="NAME", help="sound system to look in, by part of its name, for example ALSA or JACK")
     add(
         "--agent",
         metavar="NAME",
@@ -113,7 +114,7 @@ def _open(options: argparse.Namespace, config: AgentConfig, recording: Path | No
 
     count = len(_choices(options, config))
     names = tuple(options.agent) if options.agent else (None,)
-    device = device_spec(options.input, options.output)
+    device = device_spec(options.input, options.output, options.host_api)
     if not options.json:
         sys.stderr.write("loading the agent ...\n")
     return open_live(
@@ -149,7 +150,7 @@ def _hold(
         has_echo_canceller=options.aec,
     )
     state = TalkState(setup, live.sampling)
-    device = device_spec(options.input, options.output)
+    device = device_spec(options.input, options.output, options.host_api)
     control = TalkControl(live, state, agents=agents, device=device, seed=options.seed)
     if options.json:
         _stream(options, live, state, control, lambda takes: keep(takes, out, note=live.note, recording=recording))

@@ -19,7 +19,7 @@ _DEMO = "demo"
 _OURSELVES = "PortAudio"
 
 
-def device_spec(microphone: str | None, loudspeaker: str | None) -> DeviceSpec:
+def device_spec(microphone: str | None, loudspeaker: str | None, host_api: str | None = None) -> DeviceSpec:
     """Return the device that two options describe.
 
     "fake" is a device made of arithmetic, for trying things without sound: its microphone hears silence, with
@@ -28,6 +28,7 @@ def device_spec(microphone: str | None, loudspeaker: str | None) -> DeviceSpec:
     Args:
         microphone: Index, name or unique part of it; "fake...", or None for the default.
         loudspeaker: Likewise; "fake" is implied by a fake microphone.
+        host_api: Part of the sound system's name, to look only there.
 
     Raises:
         ConfigError: If only one of them is fake, or its recording is missing.
@@ -38,7 +39,7 @@ def device_spec(microphone: str | None, loudspeaker: str | None) -> DeviceSpec:
         return FakeSpec(user=_recording(microphone))
     if loudspeaker == _FAKE:
         raise ConfigError("--output fake needs --input fake, fake:demo or fake:FILE")
-    return PortAudioSpec(input=_index_or_name(microphone), output=_index_or_name(loudspeaker))
+    return PortAudioSpec(input=_index_or_name(microphone), output=_index_or_name(loudspeaker), host_api=host_api)
 
 
 def next_device(
