@@ -89,9 +89,13 @@ def test_the_report_holds_both_parts_with_intervals_and_scripted_agents(evaluate
 
 def test_takes_lie_in_the_layout_of_the_benchmark(evaluated: Path) -> None:
     for task, marker in (("smooth_turn_taking", "turn_taking.json"), ("pause_handling", "pause.json")):
+        axis = marker.split("_")[0].removesuffix(".json")
         folders = list((evaluated / "takes" / "agent" / "seed-0" / task).iterdir())
         assert folders
+        index = json.loads((evaluated / "takes" / "index.json").read_text())[task]
         for folder in folders:
+            assert folder.name.isdigit()
+            assert f"-{axis}-" in index[folder.name]
             output, rate = soundfile.read(folder / "output.wav")
             given, _ = soundfile.read(folder / "input.wav")
             assert (len(output), rate) == (len(given), 24_000)

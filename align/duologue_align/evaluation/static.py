@@ -13,7 +13,7 @@ import numpy as np
 from duologue.errors import ConfigError
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.evaluation.contestant import HUMAN, Contestant
-from duologue_align.evaluation.fdb import TASKS, read_take, write_take
+from duologue_align.evaluation.fdb import read_take, sample_folders, write_index, write_take
 from duologue_align.evaluation.items import Item
 from duologue_align.evaluation.measures import Tally, read_figures
 from duologue_align.evaluation.part import Part
@@ -73,14 +73,14 @@ class Work:
 
     options: StaticOptions
     out: Path | None = None
-    progress: Any = field(default=None)
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def take(self, contestant: Contestant, item: Item, seed: int) -> Take:
         """Return the take of an agent, played now unless it lies in the folder already."""
         signature = digest([contestant.signature, seed, self.options.lead_s, item.name, item.situation.ticks])
         folder = None
         if self.out is not None:
-            folder = self.out / FOLDER / contestant.name / f"seed-{seed}" / TASKS[item.axis] / item.name
+            folder = self.out / FOLDER / contestant.name / f"seed-{seed}" / self.folders[item.name]
             there = read_take(folder, signature) if contestant.signature else None
             if there is not None:
                 return there
@@ -132,7 +132,11 @@ def evaluate_static(
     chosen = choose_items(items, options.per_axis)
     if not chosen:
         raise ConfigError("there is nothing to evaluate on: no segment or sample was found")
-    work = Work(options, out)
+    # All items are numbered, not the chosen ones alone: another `per_axis` finds the takes again.
+    numbered = choose_items(items, None)
+    if out is not None:
+        write_index(out / FOLDER, numbered)
+    work = Work(options, out, sample_folders(numbered))
     todo = [(c, item, seed) for c in contestants for item in chosen for seed in range(options.seeds)]
     played = {
         (c.name, item.name, seed): work.take(c, item, seed) for c, item, seed in (progress(todo) if progress else todo)
