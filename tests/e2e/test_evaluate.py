@@ -140,6 +140,24 @@ def test_samples_of_the_benchmark_are_evaluated(
     assert {path.name for path in folder.iterdir()} == {"input.wav", "output.wav", "output.json", "turn_taking.json"}
 
 
+def test_options_of_the_conversations_reach_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    given: list[Any] = []
+
+    def take_down(contestants: Any, data: Any, options: Any, **_: Any) -> None:
+        given.append(options)
+        raise Enough
+
+    monkeypatch.setattr("duologue_align.evaluation.evaluate.evaluate", take_down)
+    command = ["evaluate", "--out", str(tmp_path), "--judge", "none", "--realtime", "--transcriber", "whisper:mine"]
+    with pytest.raises(Enough):
+        main(command)
+    assert given[0].dynamic.realtime
+    assert given[0].transcriber == "whisper:mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

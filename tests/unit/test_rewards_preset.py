@@ -40,6 +40,13 @@ def test_the_presets_cover_their_axes_and_every_component_is_used() -> None:
     assert used == set(COMPONENTS)
 
 
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_component_says_its_range_and_its_source(name: str) -> None:
+    told = COMPONENTS[name].rule.__doc__ or ""
+    assert re.search(r"\[-?\w+, -?\w+\]", told), "a range, such as [0, 1]"
+    assert re.search(r"^ +Source: \S", told, flags=re.MULTILINE)
+
+
 def test_components_come_as_a_named_tuple_in_the_order_of_the_preset() -> None:
     preset = RewardPreset.load("paper")
     components = preset.score(turn(), speaking(6.5, 14.0))
