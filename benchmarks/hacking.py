@@ -1,13 +1,15 @@
 """Do scripted agents that understand nothing earn more than a human? Every policy, component and axis, both presets.
 
-    python benchmarks/hacking.py [TIMING.npz] [--quick] [--per-axis 100] [--json PATH] [--readme align/README.md]
+    python benchmarks/hacking.py [TIMING.npz] [--judge NAME] [--quick] [--per-axis 100] [--json PATH]
+                                 [--readme align/README.md]
 
 Without a file the conversations are scripted from the bundled human timing. TIMING.npz says who spoke when in recorded
 conversations (one row per IPU: conversation, channel, start_s, end_s); the rewards were designed on its even-numbered
 conversations, the odd ones were held out. The table of the README is of the last source.
 
 Intervals are 95 %, bootstrapped over conversations; "^" is significantly above the human-like policy on the same
-situations, "v" significantly below. No policy says words and no judge is asked: only timing is judged.
+situations, "v" significantly below. In scripted conversations the policies say words, and with --judge the answers are
+judged; recorded ones come without words, and only timing is judged.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from duologue_align.hacking.cases import Case, draw_cases, read_timing
 from duologue_align.hacking.comparison import MEAN, Scores, describe, score_policies
 from duologue_align.hacking.scripted import script_conversations
 from duologue_align.hacking.verdict import Verdict, judge_policies
+from duologue_align.hacking.words import Script
+from duologue_align.judge.panel import JudgePanel
 from duologue_align.policies import POLICIES
 from duologue_align.presets import read_tables
 from duologue_align.rewards import RewardPreset
 from duologue_align.rewards.preset import PRESETS
 
 QUICK_PER_AXIS = 50
+SCRIPTED = "scripted"
 MARKS = {"above": " ^", "below": " v", "level": ""}
 UNCAPPED = "duologue, uncapped"
 Findings = dict[str, tuple[Scores, Verdict]]
@@ -46,7 +51,7 @@ def load_presets() -> dict[str, RewardPreset]:
 
 def draw_sources(timing: Path | None, per_axis: int) -> dict[str, list[Case]]:
     """Return the cases of every source by its name, the most telling last."""
-    sources = {"scripted": draw_cases(script_conversations(40 * per_axis), per_axis)}
+    sources = {SCRIPTED: draw_cases(script_conversations(40 * per_axis), per_axis)}
     if timing:
         for half, name in enumerate(("recorded, design half", "recorded, held-out half")):
             sources[name] = draw_cases(read_timing(timing, half=half), per_axis)
@@ -101,11 +106,12 @@ def write_readme(path: Path, table: str, command: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def summarise(results: dict[str, Findings]) -> dict[str, Any]:
-    """Return what the last line of the output says; the first three figures are the worst over the sources."""
+def summarise(results: dict[str, Findings], judge: str | None) -> dict[str, Any]:
+    """Return what the last line of the output says; the figures before the sources are the worst over them."""
     verdicts = {source: {name: found[1] for name, found in findings.items()} for source, findings in results.items()}
     ours = [by_name["duologue"] for by_name in verdicts.values()]
     return {
+        "judge": judge or "nobody",
         "wins_over_human_like": sum(len(verdict.wins) for verdict in ours),
         "min_axes_below_human_like": min(min(verdict.axes_below.values()) for verdict in ours),
         "all_means_below_human_like": not any(verdict.not_below_on_mean for verdict in ours),
@@ -123,6 +129,7 @@ def summarise(results: dict[str, Findings]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("timing", type=Path, nargs="?", help="who spoke when in recorded conversations")
+    parser.add_argument("--judge", metavar="NAME", help="panel that judges the answers in scripted conversations")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PER_AXIS} situations of each axis")
     parser.add_argument("--per-axis", type=int, default=100, help="situations of each axis (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the last line here as well")
@@ -130,12 +137,13 @@ def main() -> None:
     args = parser.parse_args()
 
     per_axis = QUICK_PER_AXIS if args.quick else args.per_axis
+    script = Script(JudgePanel.load(args.judge) if args.judge else None)
     results: dict[str, Findings] = {}
     for source, cases in draw_sources(args.timing, per_axis).items():
         results[source] = {}
         for name, preset in load_presets().items():
             began = time.perf_counter()
-            scores = score_policies(preset, cases, POLICIES)
+            scores = score_policies(preset, cases, POLICIES, script if source == SCRIPTED else None)
             verdict = judge_policies(scores)
             results[source][name] = scores, verdict
             print(f"\n=== {source}: preset {name} ({time.perf_counter() - began:.1f} s)")
@@ -143,11 +151,11 @@ def main() -> None:
                 print_axis(scores, verdict, axis)
     if args.readme:
         source, findings = list(results.items())[-1]
-        options = " TIMING.npz" if args.timing else ""
+        options = (" TIMING.npz" if args.timing else "") + (f" --judge {args.judge}" if args.judge else "")
         command = f"python benchmarks/hacking.py{options} --per-axis {per_axis} --readme {args.readme}"
         count = len(next(iter(findings["duologue"][0].conversations.values())))
         write_readme(args.readme, f"{source}, {count} situations of each axis.\n\n{render_table(findings)}", command)
-    summary = summarise(results)
+    summary = summarise(results, args.judge)
     if args.json:
         args.json.write_text(json.dumps(summary), encoding="utf-8")
     print(json.dumps(summary))

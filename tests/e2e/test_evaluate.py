@@ -89,9 +89,13 @@ def test_the_report_holds_both_parts_with_intervals_and_scripted_agents(evaluate
 
 def test_takes_lie_in_the_layout_of_the_benchmark(evaluated: Path) -> None:
     for task, marker in (("smooth_turn_taking", "turn_taking.json"), ("pause_handling", "pause.json")):
+        axis = marker.split("_")[0].removesuffix(".json")
         folders = list((evaluated / "takes" / "agent" / "seed-0" / task).iterdir())
         assert folders
+        index = json.loads((evaluated / "takes" / "index.json").read_text())[task]
         for folder in folders:
+            assert folder.name.isdigit()
+            assert f"-{axis}-" in index[folder.name]
             output, rate = soundfile.read(folder / "output.wav")
             given, _ = soundfile.read(folder / "input.wav")
             assert (len(output), rate) == (len(given), 24_000)
@@ -134,6 +138,24 @@ def test_samples_of_the_benchmark_are_evaluated(
     assert report["rejected"] == [{"name": "2", "reason": "nobody speaks in input.wav"}]
     folder = tmp_path / "out" / "takes" / "agent" / "seed-0" / "smooth_turn_taking" / "1"
     assert {path.name for path in folder.iterdir()} == {"input.wav", "output.wav", "output.json", "turn_taking.json"}
+
+
+def test_options_of_the_conversations_reach_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    given: list[Any] = []
+
+    def take_down(contestants: Any, data: Any, options: Any, **_: Any) -> None:
+        given.append(options)
+        raise Enough
+
+    monkeypatch.setattr("duologue_align.evaluation.evaluate.evaluate", take_down)
+    command = ["evaluate", "--out", str(tmp_path), "--judge", "none", "--realtime", "--transcriber", "whisper:mine"]
+    with pytest.raises(Enough):
+        main(command)
+    assert given[0].dynamic.realtime
+    assert given[0].transcriber == "whisper:mine"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from duologue_align.hacking.cases import Case, draw_cases, read_timing
 from duologue_align.hacking.comparison import MEAN, score_policies
 from duologue_align.hacking.scripted import script_conversations
 from duologue_align.hacking.verdict import Verdict, judge_policies
+from duologue_align.hacking.words import Script
 from duologue_align.policies import POLICIES
 from duologue_align.rewards import RewardPreset
 from duologue_align.segments.segment import AXES
@@ -27,8 +28,8 @@ def scripted() -> list[Case]:
     return draw_cases(script_conversations(40 * PER_AXIS), PER_AXIS)
 
 
-def judge(preset: str, cases: list[Case]) -> Verdict:
-    return judge_policies(score_policies(RewardPreset.load(preset), cases, POLICIES))
+def judge(preset: str, cases: list[Case], script: Script | None = None) -> Verdict:
+    return judge_policies(score_policies(RewardPreset.load(preset), cases, POLICIES, script))
 
 
 def assert_not_fooled(verdict: Verdict) -> None:
@@ -46,7 +47,7 @@ def test_there_are_enough_situations_of_each_axis(scripted: list[Case]) -> None:
 
 
 def test_ours_is_not_fooled_by_scripted_conversations(scripted: list[Case]) -> None:
-    assert_not_fooled(judge("duologue", scripted))
+    assert_not_fooled(judge("duologue", scripted, Script()))
 
 
 def test_the_papers_is_fooled(scripted: list[Case]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from duologue_align.evaluation.dynamic import (
     Conversation,
     DynamicOptions,
     _answers,
+    _tally,
     converse,
     evaluate_dynamic,
 )
@@ -61,6 +64,31 @@ class Speaks(Plain):
 
 def talk(talker: Speaks, user: Person, seconds: float = SECONDS) -> Conversation:
     return converse(talker, user, seconds)[0]
+
+
+class Slow(Plain):
+    """Takes 0.12 s for each of its first two frames, 0.04 s too long."""
+
+    def __init__(self) -> None:
+        self._left = 2
+
+    def step(self, user: Pcm, text: str = "") -> tuple[Pcm, str]:
+        self._left -= 1
+        if self._left >= 0:
+            time.sleep(0.12)
+        return np.zeros(FRAME_SAMPLES, dtype=np.float32), ""
+
+
+def test_real_time_is_kept_and_late_frames_are_counted() -> None:
+    began = time.perf_counter()
+    paced, _ = converse(Slow(), person(), 0.8, realtime=True)
+    assert time.perf_counter() - began >= 0.8
+    assert paced.late_frames is not None
+    assert paced.late_frames >= 2
+    assert _tally(paced).sums["floor", "late_share"] == (paced.late_frames, 10)
+    hurried, _ = converse(Speaks([]), person(), 0.8)
+    assert hurried.late_frames is None
+    assert ("floor", "late_share") not in _tally(hurried).sums
 
 
 def test_with_a_silent_agent_it_pauses_as_people_do_and_speaks_again_after_a_while() -> None:

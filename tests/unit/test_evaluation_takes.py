@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.corpus.conversation import Line
 from duologue_align.evaluation.contestant import AGENT, BASE, HUMAN
 from duologue_align.evaluation.evaluate import open_quality
-from duologue_align.evaluation.fdb import TASKS, read_samples, read_take, write_take
+from duologue_align.evaluation.fdb import (
+    INDEX,
+    TASKS,
+    TRUTH,
+    read_samples,
+    read_take,
+    sample_folders,
+    write_index,
+    write_take,
+)
 from duologue_align.evaluation.items import Item
 from duologue_align.evaluation.quality import Quality
 from duologue_align.evaluation.report import Report
@@ -153,6 +163,64 @@ def test_our_figures_of_the_benchmark_are_those_its_rules_give_on_our_files(said
             assert found[axis, "fdb_latency_s"].interval.value == pytest.approx(latency)
 
 
+def listened() -> Item:
+    """A user who speaks for 12 s while the recorded human says mm-hm at 3.1 s and at 7.0 s."""
+    situation = Situation.from_spans(
+        axis="backchannel",
+        duration_s=12.0,
+        user_spans_s=[(0.5, 11.5)],
+        reference_spans_s=[(3.1, 3.5), (7.0, 7.4)],
+        focus_s=(0.5, 11.5),
+    )
+    return replace(item("backchannel"), name="listened", situation=situation, segment="call-0#ab-backchannel-000050")
+
+
+def test_samples_are_numbered_and_the_truth_has_their_numbers(tmp_path: Path) -> None:
+    mute = replace(item("backchannel", 1), has_reference=True)
+    items = [item("turn", 0), listened(), item("turn", 1), mute]
+    folders = sample_folders(items)
+    assert all(folder.name.isdigit() for folder in folders.values()), "eval_backchannel.py skips other names"
+    assert [folder.as_posix() for folder in folders.values()] == [
+        "smooth_turn_taking/1",
+        "backchannel/1",
+        "smooth_turn_taking/2",
+        "backchannel/2",
+    ]
+    write_index(tmp_path, items)
+    index = json.loads((tmp_path / INDEX).read_text())
+    assert index["backchannel"] == {"1": "call-0#ab-backchannel-000050", "2": mute.name}
+    truth = json.loads((tmp_path / TRUTH).read_text())
+    assert truth.keys() == index["backchannel"].keys()
+    assert {place: share for place, share in enumerate(truth["1"]) if share} == {15: 0.5, 35: 0.5}
+    assert sum(truth["2"]) == pytest.approx(1.0)
+    assert len(truth["1"]) == len(truth["2"]) == 60
+
+
+def test_samples_of_the_benchmark_keep_their_ids(tmp_path: Path) -> None:
+    names = ("7", "icc_backchannel/7")
+    items = [replace(item("backchannel"), name=name, source=tmp_path, has_reference=False) for name in names]
+    assert [folder.as_posix() for folder in sample_folders(items).values()] == ["backchannel/7", "icc_backchannel/7"]
+    write_index(tmp_path, items)
+    assert not (tmp_path / TRUTH).exists(), "the benchmark has its own"
+
+
+def test_backchannels_are_compared_with_those_of_the_recorded_human() -> None:
+    tested = listened()
+    said = {
+        AGENT: Take(((3.1, 3.5), (7.0, 7.4)), words(("mm-hm", 3.1, 3.5), ("yeah", 7.0, 7.4))),
+        BASE: Take(((1.1, 1.5), (9.0, 9.4)), words(("mm-hm", 1.1, 1.5), ("yeah", 9.0, 9.4))),
+        "mute": Take((), ()),
+    }
+    figures = score_takes([tested], {name: [[take]] for name, take in said.items()}).figures
+    distance = {name: figures[name]["backchannel", "fdb_jsd"].interval.value or 0.0 for name in (*said, HUMAN)}
+    assert distance["mute"] == 1.0
+    assert distance[BASE] == pytest.approx(np.sqrt(np.log(2)), abs=1e-3)
+    assert 0.0 < distance[AGENT] < 0.6
+    assert distance[HUMAN] == distance[AGENT]
+    unknown = replace(tested, has_reference=False)
+    assert ("backchannel", "fdb_jsd") not in score_takes([unknown], {AGENT: [[said[AGENT]]]}).figures[AGENT]
+
+
 def test_good_and_bad_agents_are_told_apart_and_compared_in_pairs() -> None:
     items = [item("turn", number) for number in range(12)]
     good = [[Take(((6.4, 11.0),), words(("Where", 6.4, 6.7)))] for _ in items]
@@ -224,8 +292,6 @@ def test_scores_are_kept_by_what_the_panel_is_set_to(tmp_path: Path, monkeypatch
 
 def test_items_come_from_many_conversations() -> None:
     many = [item("turn", 0) for _ in range(1)]
-    from dataclasses import replace
-
     many = [replace(item("turn", k // 5), name=f"i{k}") for k in range(20)]
     chosen = choose_items(many, 4)
     assert len({found.conversation for found in chosen}) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_the_presets_cover_their_axes_and_every_component_is_used() -> None:
     assert tuple(papers.axes) == AXES[:4]
     used = {name for preset in (ours, papers) for axis in preset.axes.values() for name in axis.weights}
     assert used == set(COMPONENTS)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_every_component_says_its_range_and_its_source(name: str) -> None:
+    told = COMPONENTS[name].rule.__doc__ or ""
+    assert re.search(r"\[-?\w+, -?\w+\]", told), "a range, such as [0, 1]"
+    assert re.search(r"^ +Source: \S", told, flags=re.MULTILINE)
 
 
 def test_components_come_as_a_named_tuple_in_the_order_of_the_preset() -> None:
@@ -92,6 +100,34 @@ def test_a_preset_of_ones_own(tmp_path: Path) -> None:
         preset.score(
             Situation(axis="pause", user=turn().user, reference=turn().reference, focus=(0, 9)), speaking(0, 1)
         )
+
+
+def test_a_preset_names_the_module_of_its_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duologue_align.rewards.registry.COMPONENTS", kept := dict(COMPONENTS))
+    monkeypatch.setattr("duologue_align.rewards.preset.COMPONENTS", kept)
+    (tmp_path / "my_shy_rewards.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from duologue_align.rewards.registry import component\n"
+        "from duologue_align.rewards.exchange import Exchange\n"
+        "@dataclass(frozen=True)\n"
+        "class Shyness:\n"
+        "    share: float = 0.5\n"
+        "@component\n"
+        "def shyness(exchange: Exchange, options: Shyness) -> float:\n"
+        "    return options.share\n"
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text('[preset]\nmodules = ["my_shy_rewards"]\n[turn]\nshyness = { weight = 2, share = 0.25 }\n')
+    before = list(sys.path)
+    try:
+        for _ in range(2):
+            assert RewardPreset.load(path).score(turn(), speaking(6.2, 14.0)) == (0.25,)
+    finally:
+        sys.modules.pop("my_shy_rewards", None)
+    assert sys.path == before
+    path.write_text('[preset]\nmodules = ["not_there_at_all"]\n[turn]\nsilence = { weight = 1 }\n')
+    with pytest.raises(ConfigError, match=r"mine.preset.modules: cannot import 'not_there_at_all'.*beside the preset"):
+        RewardPreset.load(path)
 
 
 @pytest.mark.parametrize(

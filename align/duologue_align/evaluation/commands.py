@@ -46,6 +46,13 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--judge", metavar="NAME", help="panel that judges replies, or none (default: duologue, where it is installed)"
     )
+    parser.add_argument(
+        "--transcriber",
+        default="inner-monologue",
+        metavar="NAME",
+        help="the agent's words by ear, and the user's where nobody wrote them down: whisper or whisper:FOLDER "
+        "(default: inner-monologue, the agent's own text)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as one line of JSON last")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(command=_evaluate)
@@ -73,6 +80,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             realtime=options.realtime,
         ),
         user=options.user,
+        transcriber=options.transcriber,
         judge=best_judge() if options.judge is None else None if options.judge == "none" else options.judge,
     )
     data = None if options.data is None else Data.read(options.data, options.split)

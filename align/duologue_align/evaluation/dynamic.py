@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from duologue.metrics.types import InteractivityReport
 from duologue.replacing import replace_file
 from duologue.types import FRAME_MS, FRAME_RATE_HZ, FRAME_SAMPLES, Pcm
 from duologue_align.evaluation.contestant import Contestant
+from duologue_align.evaluation.ears import Ears
 from duologue_align.evaluation.measures import DYNAMIC, Tally, read_figures
 from duologue_align.evaluation.part import Part
 from duologue_align.evaluation.person import Manners, Person, Turn
@@ -157,6 +158,7 @@ def evaluate_dynamic(
     partners: Sequence[Voice] = (),
     out: Path | None = None,
     quality: Quality | None = None,
+    ears: Ears | None = None,
     progress: Any = None,
 ) -> Part:
     """Let agents converse with simulated users and measure what they do.
@@ -168,6 +170,8 @@ def evaluate_dynamic(
         partners: Material of the simulated person beside the agents, number k in conversation k; none leaves it out.
         out: Where conversations are kept and found again; None keeps nothing.
         quality: Judge of the replies, or None.
+        ears: Recogniser that tells what the agents said, and the users where nobody wrote it down; None takes the
+            agents' inner monologue.
         progress: Called with each iterable of work, such as `tqdm`; None shows nothing.
 
     Raises:
@@ -182,7 +186,8 @@ def evaluate_dynamic(
     found: dict[str, list[Conversation]] = {name: [] for name in everybody}
     for name, number in progress(todo) if progress else todo:
         voice = voices[number % len(voices)]
-        found[name].append(_one(name, number, everybody[name], voice, options, out, signatures.get(name)))
+        listener = ears if name in signatures else None
+        found[name].append(_one(name, number, everybody[name], voice, options, out, signatures.get(name), listener))
     tallies = {name: [_tally(conversation) for conversation in own] for name, own in found.items()}
     if quality is not None:
         for name in signatures:
@@ -243,10 +248,12 @@ def _one(
     options: DynamicOptions,
     out: Path | None,
     signature: str | None,
+    ears: Ears | None = None,
 ) -> Conversation:
     seed = options.seed + number
     place = out / FOLDER / name.replace(" ", "-") / f"{number:03d}.json" if out is not None else None
-    key = digest([FORMAT, signature, seed, options.seconds, options.realtime, voice.name, _material(voice)])
+    what = [FORMAT, signature, seed, options.seconds, options.realtime, voice.name, _material(voice)]
+    key = digest([*what, ears.name] if ears else what)
     there = None if place is None or signature == "" else _read(place, key)
     if there is not None:
         return there
@@ -254,6 +261,8 @@ def _one(
     user = Person(voice, Manners.of_user(rng), rng)
     with opener(options.seconds, seed) as talker:
         conversation, recording = converse(talker, user, options.seconds, realtime=options.realtime)
+    if ears is not None:
+        conversation = _by_ear(conversation, recording, ears)
     if place is None:
         return conversation
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +271,15 @@ def _one(
     content = {**asdict(conversation), "audio": audio}
     replace_file(place, json.dumps({"signature": key, "conversation": content}).encode())
     return _plain(content)
+
+
+def _by_ear(conversation: Conversation, recording: Pcm, ears: Ears) -> Conversation:
+    agent, user = (np.ascontiguousarray(recording[:, side]) for side in (0, 1))
+    turns = [
+        turn if turn.text else replace(turn, text=ears.words(user, turn.start_s, turn.end_s))
+        for turn in conversation.turns
+    ]
+    return replace(conversation, transcript=tuple(ears.transcript(agent)), turns=tuple(turns))
 
 
 def _tally(conversation: Conversation) -> Tally:

@@ -11,6 +11,7 @@ from duologue.errors import ConfigError, MissingExtraError
 from duologue_align.corpus.conversation import Split
 from duologue_align.evaluation.contestant import Contestant
 from duologue_align.evaluation.dynamic import DynamicOptions, evaluate_dynamic
+from duologue_align.evaluation.ears import INNER_MONOLOGUE, Ears
 from duologue_align.evaluation.fdb import has_samples, read_samples
 from duologue_align.evaluation.items import Item, items_from_segments
 from duologue_align.evaluation.quality import Quality
@@ -80,12 +81,15 @@ class EvaluationOptions:
         dynamic: With simulated users, or None to leave that out.
         user: What the simulated users say: "recorded" or "synth"; None takes what there is.
         judge: Panel that judges the replies, by name or file; None for nobody.
+        transcriber: Where the agents' words come from: "inner-monologue", "whisper" or "whisper:FOLDER". A recogniser
+            also hears the users where nobody wrote down what they say.
     """
 
     static: StaticOptions | None = field(default_factory=StaticOptions)
     dynamic: DynamicOptions | None = field(default_factory=DynamicOptions)
     user: UserSource | None = None
     judge: str | None = None
+    transcriber: str = INNER_MONOLOGUE
 
 
 def evaluate(
@@ -108,22 +112,30 @@ def evaluate(
     Raises:
         ConfigError: An option is refused, there is nothing to evaluate on, or the folder cannot be written.
         AudioError: A recording cannot be read.
-        MissingExtraError: The judge's or the synthesiser's package is not installed.
+        MissingExtraError: The judge's, the recogniser's or the synthesiser's package is not installed.
     """
     options = options or EvaluationOptions()
     if out is not None:
         _claim(out)
     quality = None if options.judge is None else open_quality(options.judge, out)
+    ears = Ears.open(options.transcriber)
     # What is missing for the second part is said before the first one is played.
     voices, partners = _voices(data, options) if options.dynamic is not None else ([], [])
     parts: dict[str, Any] = {}
     if options.static is not None and data is not None:
         parts["static"] = evaluate_static(
-            contestants, data.items, options.static, out=out, quality=quality, progress=progress
+            contestants, data.items, options.static, out=out, quality=quality, ears=ears, progress=progress
         )
     if options.dynamic is not None:
         parts["dynamic"] = evaluate_dynamic(
-            contestants, voices, options.dynamic, partners=partners, out=out, quality=quality, progress=progress
+            contestants,
+            voices,
+            options.dynamic,
+            partners=partners,
+            out=out,
+            quality=quality,
+            ears=ears,
+            progress=progress,
         )
     if not parts:
         raise ConfigError("there is nothing to evaluate: give data, or leave the dynamic part in")

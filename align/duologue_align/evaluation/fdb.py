@@ -3,14 +3,17 @@
     ROOT/ID/input.wav, output.wav, output.json, <task>.json
 
 `<task>.json` says what the sample tests: pause.json, turn_taking.json, interrupt.json; a sample with none of them is
-one of backchannels. ROOT may also hold a folder per task. Source: the repository of Full-Duplex-Bench, v1 (arXiv
-2503.04721).
+one of backchannels. ROOT may also hold a folder per task. The scripts take every entry of ROOT for a sample and skip
+samples of backchannels whose ID is no number, so what else we write lies above ROOT. Source: the repository of
+Full-Duplex-Bench, v1 (arXiv 2503.04721).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,17 +24,20 @@ import numpy as np
 from duologue.audio.files import AudioFile, write_wav
 from duologue.errors import AudioError, ConfigError
 from duologue.metrics.activity import make_detector
+from duologue.metrics.compat_fdb import JSD_BIN_S
 from duologue.metrics.timeline import TICK_S
 from duologue.replacing import replace_file
 from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm
 from duologue_align.corpus.conversation import Line, Rejected
 from duologue_align.evaluation.items import Item, with_lead
 from duologue_align.evaluation.take import Take, spoken_spans
+from duologue_align.evaluation.truth import backchannel_truth
 from duologue_align.rewards.situation import Situation
 from duologue_align.segments.segment import Axis
 from duologue_align.sft.dialogues import SpokenWord
 
 INPUT, OUTPUT, WORDS, TRANSCRIPTION = "input.wav", "output.wav", "output.json", "transcription.json"
+INDEX, TRUTH = "index.json", "icc_gt_distribution.json"
 TASKS: dict[Axis, str] = {
     "pause": "pause_handling",
     "turn": "smooth_turn_taking",
@@ -60,6 +66,49 @@ def read_samples(folder: Path) -> tuple[list[Item], list[Rejected]]:
         except (AudioError, ConfigError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
             rejected.append(Rejected(name, " ".join(str(error).split())))
     return found, rejected
+
+
+def sample_folders(items: Sequence[Item]) -> dict[str, Path]:
+    """Return where each item lies below a session's folder, by its name.
+
+    Samples of the benchmark keep their ID and the folder above it, if there is one. Others are numbered per task,
+    from 1 in the order given.
+    """
+    folders: dict[str, Path] = {}
+    numbers: Counter[Axis] = Counter()
+    for item in items:
+        if item.source is not None:
+            folders[item.name] = Path(item.name) if "/" in item.name else Path(TASKS[item.axis], item.name)
+            continue
+        numbers[item.axis] += 1
+        folders[item.name] = Path(TASKS[item.axis], str(numbers[item.axis]))
+    return folders
+
+
+def write_index(folder: Path, items: Sequence[Item]) -> None:
+    """Write what the IDs of `sample_folders` stand for, and when the recorded humans gave backchannels.
+
+    `index.json` is {task: {ID: id of the segment, or name of the sample}}. `icc_gt_distribution.json`, which
+    eval_backchannel.py reads from its working folder, is {ID: histogram in bins of 0.2 s}; it is flat where the
+    recorded human gave none, and it is not written for the benchmark's own samples, which have theirs.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    folders = sample_folders(items)
+    index: dict[str, dict[str, str]] = {}
+    truth: dict[str, list[float]] = {}
+    for item in items:
+        place = folders[item.name]
+        index.setdefault(place.parent.as_posix(), {})[place.name] = item.segment or item.name
+        if item.axis == "backchannel" and item.has_reference:
+            found = backchannel_truth(item)
+            bins = math.ceil(item.situation.duration_s / JSD_BIN_S)
+            truth[place.name] = [1.0 / bins] * bins if found is None else found.tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+    if truth:
+        replace_file(folder / TRUTH, json.dumps(truth).encode())
 
 
 def read_take(folder: Path, signature: str) -> Take | None:

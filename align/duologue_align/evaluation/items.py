@@ -27,6 +27,7 @@ class Item:
         lines: What the user and the recorded agent said, times from the start of the window.
         audio: Returns the user's samples with so many seconds before the window, 24 kHz, shape [n].
         source: Folder of files that Full-Duplex-Bench keeps beside a sample, or None.
+        segment: Id of the mined segment; "" if it is none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Item:
     lines: tuple[Line, ...]
     audio: Callable[[float], Pcm]
     source: Path | None = None
+    segment: str = ""
 
     @property
     def axis(self) -> Axis:
@@ -84,6 +86,7 @@ def _from_segment(segment: Segment) -> Item:
             for line in segment.lines
         ),
         audio=audio,
+        segment=segment.id,
     )
 
 

@@ -12,6 +12,7 @@ from duologue.metrics.summary import build_report
 from duologue.metrics.types import InteractivityReport, Measure, Unit
 from duologue_align.evaluation.items import Item
 from duologue_align.evaluation.take import Take
+from duologue_align.evaluation.truth import backchannel_truth
 from duologue_align.rewards.exchange import find_events
 from duologue_align.rewards.situation import Situation, spans_to_activity
 from duologue_align.statistics import Estimate, Interval, Resampling
@@ -59,13 +60,14 @@ FIGURES: Mapping[str, Figure] = {
     "fdb_tor_high": Figure("FDB TOR", "rate", "higher"),
     "fdb_latency_s": Figure("FDB latency, mean", "s", "lower"),
     "fdb_frequency": Figure("FDB backchannels a minute", "per_min", "higher"),
+    "fdb_jsd": Figure("FDB JSD (0 to 0.83, 1 without any)", "score", "lower"),
 }
 """Every figure by name; those of Full-Duplex-Bench keep that benchmark's definitions, holes included."""
 
 STATIC: Mapping[str, Sequence[str]] = {
     "pause": ("takeover_rate", "fdb_tor_low"),
     "turn": ("answered_rate", "missed_rate", "talked_over_rate", "fto_s", "fdb_tor_high", "fdb_latency_s"),
-    "backchannel": ("backchannels_per_min", "fdb_tor_low", "fdb_frequency"),
+    "backchannel": ("backchannels_per_min", "fdb_tor_low", "fdb_frequency", "fdb_jsd"),
     "interruption": ("yield_rate", "stop_latency_s", "response_latency_s", "fdb_tor_high", "fdb_latency_s"),
     "user_backchannel": ("selectivity",),
     "hold": ("speech_share",),
@@ -130,6 +132,10 @@ class Tally:
             sample = fdb.backchannel_sample(take.spans_s, item.situation.duration_s, words)
             self.add(axis, "fdb_tor_low", sample.takes_turn)
             self.add(axis, "fdb_frequency", len(sample.kept), item.situation.duration_s / 60)
+            truth = backchannel_truth(item)
+            if truth is not None:
+                distance = fdb.jensen_shannon_distance(sample.kept, item.situation.duration_s, truth)
+                self.add(axis, "fdb_jsd", distance)
             return
         is_taken = fdb.takes_turn(after, has_words=take.words is not None)
         for name in ("fdb_tor_low", "fdb_tor_high"):

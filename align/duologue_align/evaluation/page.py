@@ -72,6 +72,7 @@ def _header(report: Report, title: str) -> str:
         report.data,
         *(f"{part.kind}: {describe(part)}" for part in report.parts),
         f"judge: {report.judge}",
+        f"the agent's words: {report.options.get('transcriber', 'as given')}",
     ]
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     note = f'<p class="note" role="note">{escape(report.note)}</p>' if report.note else ""

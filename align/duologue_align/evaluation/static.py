@@ -13,7 +13,8 @@ import numpy as np
 from duologue.errors import ConfigError
 from duologue.types import SAMPLE_RATE_HZ
 from duologue_align.evaluation.contestant import HUMAN, Contestant
-from duologue_align.evaluation.fdb import TASKS, read_take, write_take
+from duologue_align.evaluation.ears import Ears, hear_user
+from duologue_align.evaluation.fdb import read_take, sample_folders, write_index, write_take
 from duologue_align.evaluation.items import Item
 from duologue_align.evaluation.measures import Tally, read_figures
 from duologue_align.evaluation.part import Part
@@ -73,19 +74,23 @@ class Work:
 
     options: StaticOptions
     out: Path | None = None
-    progress: Any = field(default=None)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    ears: Ears | None = None
 
     def take(self, contestant: Contestant, item: Item, seed: int) -> Take:
         """Return the take of an agent, played now unless it lies in the folder already."""
-        signature = digest([contestant.signature, seed, self.options.lead_s, item.name, item.situation.ticks])
+        what = [contestant.signature, seed, self.options.lead_s, item.name, item.situation.ticks]
+        signature = digest([*what, self.ears.name] if self.ears else what)
         folder = None
         if self.out is not None:
-            folder = self.out / FOLDER / contestant.name / f"seed-{seed}" / TASKS[item.axis] / item.name
+            folder = self.out / FOLDER / contestant.name / f"seed-{seed}" / self.folders[item.name]
             there = read_take(folder, signature) if contestant.signature else None
             if there is not None:
                 return there
         user = item.audio(self.options.lead_s)
         pcm, transcript = play(contestant.agent, user, seed=seed)
+        if self.ears is not None:
+            transcript = self.ears.transcript(pcm)
         take, agent = make_take(pcm, transcript, lead_s=self.options.lead_s)
         if folder is not None:
             write_take(folder, item, take, user[round(self.options.lead_s * SAMPLE_RATE_HZ) :], agent, signature)
@@ -112,6 +117,7 @@ def evaluate_static(
     *,
     out: Path | None = None,
     quality: Quality | None = None,
+    ears: Ears | None = None,
     progress: Any = None,
 ) -> Part:
     """Play recorded users to agents and measure what they do.
@@ -122,6 +128,8 @@ def evaluate_static(
         options: How.
         out: Where the takes are kept, in Full-Duplex-Bench's layout, and found again; None keeps nothing.
         quality: Judge of the replies, or None.
+        ears: Recogniser that tells what the agents said, and the users where nobody wrote it down; None takes the
+            agents' inner monologue.
         progress: Called with each iterable of work, such as `tqdm`; None shows nothing.
 
     Raises:
@@ -132,7 +140,13 @@ def evaluate_static(
     chosen = choose_items(items, options.per_axis)
     if not chosen:
         raise ConfigError("there is nothing to evaluate on: no segment or sample was found")
-    work = Work(options, out)
+    if ears is not None:
+        chosen = [hear_user(item, ears) if item.axis in JUDGED else item for item in chosen]
+    # All items are numbered, not the chosen ones alone: another `per_axis` finds the takes again.
+    numbered = choose_items(items, None)
+    if out is not None:
+        write_index(out / FOLDER, numbered)
+    work = Work(options, out, sample_folders(numbered), ears)
     todo = [(c, item, seed) for c in contestants for item in chosen for seed in range(options.seeds)]
     played = {
         (c.name, item.name, seed): work.take(c, item, seed) for c, item, seed in (progress(todo) if progress else todo)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duologue_align.hacking.cases import Case
+from duologue_align.hacking.words import Script
 from duologue_align.policies import Policy
 from duologue_align.rewards.preset import RewardPreset
 from duologue_align.segments.segment import AXES
@@ -52,14 +53,25 @@ class Scores:
     components: dict[str, dict[str, list[tuple[float, ...]]]] = field(default_factory=dict)
 
 
-def score_policies(preset: RewardPreset, cases: Sequence[Case], policies: Mapping[str, Policy]) -> Scores:
-    """Let every policy reply to every case of the preset's axes; the same cases give the same scores."""
+def score_policies(
+    preset: RewardPreset, cases: Sequence[Case], policies: Mapping[str, Policy], script: Script | None = None
+) -> Scores:
+    """Let every policy reply to every case of the preset's axes; the same cases give the same scores.
+
+    Args:
+        preset: What is paid.
+        cases: The situations.
+        policies: Who replies, by name.
+        script: What they say; None leaves them without words, so that only timing is judged.
+    """
     scores = Scores(preset)
     for index, case in sorted(enumerate(cases), key=lambda item: AXES.index(item[1].situation.axis)):
         axis = case.situation.axis
         if axis not in preset.axes:
             continue
         replies = [policy(case.situation, np.random.default_rng((7, index))) for policy in policies.values()]
+        if script is not None:
+            replies = [script.speak(name, case.situation, r, index) for name, r in zip(policies, replies, strict=True)]
         scores.conversations.setdefault(axis, []).append(case.conversation)
         for name, earned in zip(policies, preset.score_group(case.situation, replies), strict=True):
             total = preset.total(case.situation, earned)

@@ -75,7 +75,7 @@ class Monologue:
 
 @component
 def floor_respect(exchange: Exchange, options: FloorRespect) -> float:
-    """Credit for letting the user speak: 1 without talk over the user's turns, 0 from `none_s` seconds of it on.
+    """Credit for letting the user speak, in [0, 1]: 1 without talk over the user's turns, 0 from `none_s` s of it on.
 
     Counted is the agent's speech (utterances > 1 s alone, so that backchannels are free) inside the user's utterances
     > 1 s, each until 1 s before its end, where answers begin. An utterance that was going on when the user's began is

@@ -40,7 +40,7 @@ class PaperMatch:
 
 @component
 def paper_pause(exchange: Exchange, options: NoOptions) -> float:
-    """Punish speech in a pause: -1 if any of the agent's utterances lasts more than 1 s, else 0.
+    """Punish speech in a pause, in [-1, 0]: -1 if any of the agent's utterances lasts more than 1 s, else 0.
 
     Source: arXiv 2606.11167 section 3.4, R_pause.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,9 +45,12 @@ class Rules:
         cap_at_reference: Whether no component is worth more than the recorded human earns in the same situation. It
             takes the prize from whatever a rule would pay beyond human behaviour, and a situation in which the human
             himself did badly teaches little.
+        modules: Python modules that register components of your own, imported before the preset is read; they may lie
+            beside its file. Importing runs their code: name them in files of your own.
     """
 
     cap_at_reference: bool = False
+    modules: tuple[str, ...] = ()
 
 
 class AxisReward:
@@ -138,18 +143,21 @@ class RewardPreset:
             preset: A TOML file, or a name from `PRESETS`.
 
         Raises:
-            ConfigError: The file cannot be read, an axis, component or option is unknown, or a value is refused.
+            ConfigError: The file cannot be read, an axis, component or option is unknown, a value is refused, or a
+                module cannot be imported.
         """
         path = PRESETS.get(str(preset), Path(preset))
-        return cls.from_dict(read_tables(path), name=path.stem)
+        return cls.from_dict(read_tables(path), name=path.stem, folder=path.parent)
 
     @classmethod
-    def from_dict(cls, tables: Mapping[str, Any], *, name: str) -> RewardPreset:
-        """Build from plain tables; raises as `load`."""
+    def from_dict(cls, tables: Mapping[str, Any], *, name: str, folder: Path | None = None) -> RewardPreset:
+        """Build from plain tables; modules may lie in the folder. Raises as `load`."""
         known = ("preset", *AXES)
         if unknown := sorted(set(tables) - set(known)):
             raise ConfigError(f"{name} has the unknown table {unknown[0]!r}; known are {', '.join(known)}")
         rules = build(Rules, tables.get("preset", {}), f"{name}.preset")
+        for module in rules.modules:
+            _import(module, folder, f"{name}.preset.modules")
         axes = {axis: _axis(axis, tables[axis], f"{name}.{axis}", rules) for axis in AXES if axis in tables}
         if not axes:
             raise ConfigError(f"{name} rewards nothing; give a table for at least one of {', '.join(AXES)}")
@@ -165,6 +173,22 @@ def _axis(axis: str, table: Any, where: str, rules: Rules) -> AxisReward:
     if not isinstance(table, Mapping) or not table:
         raise ConfigError(f"{where} is {table!r}; it must be a table with a line for each component")
     return AxisReward(axis, tuple(_term(name, line, f"{where}.{name}") for name, line in table.items()), rules)
+
+
+def _import(module: str, folder: Path | None, where: str) -> None:
+    # Last on the path, so that a file beside the preset hides nothing that is installed.
+    beside = [str(folder.resolve())] if folder is not None else []
+    sys.path += beside
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{where}: cannot import {module!r} ({reason}); put {module}.py beside the preset, or install it"
+        ) from error
+    finally:
+        for entry in beside:
+            sys.path.remove(entry)
 
 
 def _term(name: str, line: Any, where: str) -> Term:

@@ -8,7 +8,13 @@
     def shyness(exchange: Exchange, options: Shyness) -> float:
         ...
 
-and in the preset: `shyness = { weight = 1.0, limit_s = 2.0 }` under the axis it belongs to.
+and in the preset, for the file my_rewards.py beside it:
+
+    [preset]
+    modules = ["my_rewards"]
+
+    [turn]
+    shyness = { weight = 1.0, limit_s = 2.0 }
 """
 
 from __future__ import annotations

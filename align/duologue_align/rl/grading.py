@@ -12,6 +12,7 @@ import torch
 
 from duologue.errors import ConfigError
 from duologue.metrics.timeline import TICK_S
+from duologue_align.evaluation.ears import Ears
 from duologue_align.judge.judge import Answer
 from duologue_align.judge.panel import JudgePanel
 from duologue_align.rewards import Reply, RewardPreset, Situation
@@ -46,8 +47,15 @@ class Graded:
 class Grader:
     """Scores groups of rollouts."""
 
-    def __init__(self, preset: RewardPreset, settings: RewardSettings, judge: JudgePanel | None = None) -> None:
-        self._preset, self._settings, self._judge = preset, settings, judge
+    def __init__(
+        self,
+        preset: RewardPreset,
+        settings: RewardSettings,
+        judge: JudgePanel | None = None,
+        ears: Ears | None = None,
+    ) -> None:
+        self._preset, self._settings, self._judge, self._ears = preset, settings, judge, ears
+        self._users: dict[str, str] = {}
         if settings.judge and judge is None:
             raise ConfigError("reward.judge names a judge but none was loaded")
 
@@ -101,11 +109,19 @@ class Grader:
         return (factor * found).numpy()
 
     def _marks(self, segment: Segment, situation: Situation, heard: Sequence[Heard]) -> list[float | None]:
-        user = user_words(segment, situation)
-        if self._judge is None or JUDGED not in self._preset.axes[segment.axis].weights or not user:
+        if self._judge is None or JUDGED not in self._preset.axes[segment.axis].weights:
+            return [None] * len(heard)
+        user = user_words(segment, situation) or self._hear_user(segment, situation)
+        if not user:
             return [None] * len(heard)
         since_s = situation.focus[1] * TICK_S - _ANSWER_LEAD_S
         return list(self._judge.score([Answer(user, said(item.words, since_s)) for item in heard]))
+
+    def _hear_user(self, segment: Segment, situation: Situation) -> str:
+        if self._ears is not None and segment.id not in self._users:
+            start_s, end_s = (tick * TICK_S for tick in situation.focus)
+            self._users[segment.id] = self._ears.words(segment.pcm("user"), start_s, end_s)
+        return self._users.get(segment.id, "")
 
 
 def user_words(segment: Segment, situation: Situation) -> str:

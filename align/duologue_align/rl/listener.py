@@ -14,6 +14,7 @@ from duologue.metrics.activity import Ticks, make_detector
 from duologue.metrics.timeline import TICKS_PER_FRAME
 from duologue.model.tokenizer import Tokenizer
 from duologue.types import FRAME_RATE_HZ, FRAME_SAMPLES, Pcm
+from duologue_align.evaluation.ears import Ears
 from duologue_align.evaluation.take import place_words, spoken_spans
 from duologue_align.rl.rollout import Rollouts
 from duologue_align.rl.scenes import Scene
@@ -45,16 +46,25 @@ class Heard:
 class Listener:
     """Hears rollouts with a codec, a tokenizer and a detector."""
 
-    def __init__(self, mimi: Mimi, tokenizer: Tokenizer, *, detector: str = "level", threads: int = 1) -> None:
+    def __init__(
+        self,
+        mimi: Mimi,
+        tokenizer: Tokenizer,
+        *,
+        detector: str = "level",
+        ears: Ears | None = None,
+        threads: int = 1,
+    ) -> None:
         """Prepare.
 
         Args:
             mimi: Codec of the model.
             tokenizer: Its tokenizer.
             detector: "level", as reports use for the agent, or "speech".
+            ears: Recogniser that tells the words; None reads the inner monologue.
             threads: Rollouts decoded at once.
         """
-        self._mimi, self._tokenizer, self._detector = mimi, tokenizer, detector
+        self._mimi, self._tokenizer, self._detector, self._ears = mimi, tokenizer, detector, ears
         self._threads = ThreadPoolExecutor(threads)
 
     def hear(self, rollouts: Rollouts, scenes: Sequence[Scene]) -> list[Heard]:
@@ -73,13 +83,18 @@ class Listener:
         detector = make_detector(self._detector)
         ticks = np.concatenate([detector.push(pcm), detector.finish()])
         skipped = scene.first - begin
-        pieces = [(index / FRAME_RATE_HZ, self._tokenizer.piece(int(heard[0, n]))) for index, n in enumerate(window)]
+        voice = pcm[skipped * FRAME_SAMPLES :]
+        if self._ears is None:
+            steps = enumerate(window)
+            pieces = [(index / FRAME_RATE_HZ, self._tokenizer.piece(int(heard[0, n]))) for index, n in steps]
+        else:
+            pieces = self._ears.transcript(voice)
         activity = ticks[skipped * TICKS_PER_FRAME :]
         placed = place_words([(at_s, piece) for at_s, piece in pieces if piece], spoken_spans(activity))
         return Heard(
             activity=activity,
             words=tuple((word.start_s, f" {word.text}") for word in placed),
-            pcm=pcm[skipped * FRAME_SAMPLES :],
+            pcm=voice,
         )
 
     def _decode(self, codes: npt.NDArray[np.int64]) -> Pcm:

@@ -29,6 +29,7 @@ from duologue.model.load import load_model, parse_dtype
 from duologue.replacing import replace_file
 from duologue_align.checkpointing import Checkpoints, StopRequest
 from duologue_align.corpus.conversation import Split
+from duologue_align.evaluation.ears import Ears
 from duologue_align.judge.panel import JudgePanel
 from duologue_align.rewards import RewardPreset
 from duologue_align.rl.adapter import make_trained
@@ -136,7 +137,8 @@ class _Run:
             )
         preset = RewardPreset.load(settings.reward.preset)
         judge = JudgePanel.load(settings.reward.judge) if settings.reward.judge else None
-        self.grader = Grader(preset, settings.reward, judge)
+        ears = Ears.open(settings.reward.transcriber) if settings.reward.transcriber else None
+        self.grader = Grader(preset, settings.reward, judge, ears)
         data = settings.data
         pool = read_pool(data.segments, "train", self.grader.axes, data, tell=self.tell)
         self.bundle = open_bundle(settings.model, text_prompt=settings.prompt.text, voice_prompt=settings.prompt.voice)
@@ -146,7 +148,7 @@ class _Run:
         shares = {axis: share for axis, share in self.grader.axes.items() if axis in pool}
         self.sampler = Sampler(pool, shares, data, steps=settings.run.steps, seed=settings.run.seed)
         self.listener = Listener(
-            self.bundle.mimi, self.bundle.tokenizer, detector=settings.reward.detector, threads=threads
+            self.bundle.mimi, self.bundle.tokenizer, detector=settings.reward.detector, ears=ears, threads=threads
         )
         self.trainer = self._make_trainer(device)
         self.trial: Trial | None = None

@@ -54,6 +54,8 @@ class RewardSettings:
     Attributes:
         preset: Preset of `duologue_align.rewards`: a name or a TOML file.
         judge: Preset of `duologue_align.judge`: a name, a TOML file, or "" for none.
+        transcriber: Where the words come from that the rewards read: "" for the inner monologue, else a recogniser,
+            "whisper" or "whisper:FOLDER", which also hears the user where nobody wrote down what is said.
         judge_weight: Weight of the judge's advantage beside that of the rules, where they are kept apart.
         normalise: What is standardised within a group: "judge" (the rules' total and the judge apart, then summed),
             "components" (every component apart, summed by its weight in the preset) or "total" (the preset's total).
@@ -68,6 +70,7 @@ class RewardSettings:
 
     preset: str = "duologue"
     judge: str = ""
+    transcriber: str = ""
     judge_weight: float = 1.0
     normalise: str = "judge"
     std_floor: float = 0.0
