@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -20,16 +21,17 @@ pytest.importorskip("textual")
 
 from textual.pilot import Pilot
 
+from adapter_case import write_adapter, write_base
 from duologue.audio.echo import EchoAgent
 from duologue.audio.fake import FakeSpec
 from duologue.audio.live import LiveSession, open_live
 from duologue.audio.wire import LiveAgent
 from duologue.cli import main
-from duologue.config import Sampling
+from duologue.config import AgentConfig
 from duologue.metrics.rows import axis_rows
 from duologue.metrics.types import InteractivityReport
 from duologue.session import Session
-from duologue.talk.choice import AgentChoice
+from duologue.talk.choice import AgentChoice, AgentLoader, choice_names
 from duologue.talk.control import Take, TalkControl
 from duologue.talk.screen import Panel, TalkApp
 from duologue.talk.state import Setup, TalkState
@@ -68,7 +70,7 @@ class Case:
     ):
         self.live: LiveSession = open_live(load_agent=load_agent, device=device, **{"playout_ms": 60.0, **settings})
         setup = Setup(agents=agents, device=self.live.device, playout_ms=self.live.playout_ms)
-        self.state = TalkState(setup, Sampling())
+        self.state = TalkState(setup, self.live.sampling)
         self.control = TalkControl(self.live, self.state, agents=agents, device=device, seed=5)
         self.app = TalkApp(self.state, self.control)
 
@@ -147,6 +149,32 @@ def test_keys_do_what_they_say(demo_user: Path, tmp_path: Path) -> None:
     assert starts[0] == 0
     assert all(0 <= starts[i + 1] - starts[i] - counts[i] <= 12 for i in (0, 1))
     assert 0 <= soundfile.info(recording).frames / 1920 - starts[2] - counts[2] <= 12
+
+
+def test_a_key_goes_from_adapter_to_adapter(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    adapters = tuple(str(write_adapter(tmp_path / name, base, seed=seed)) for seed, name in enumerate(("a", "b")))
+    config = AgentConfig(adapters=adapters, temperature_text=0, temperature_audio=0)
+    names = choice_names(["base"], adapters)
+    recording = tmp_path / "all.wav"
+
+    async def script(case: Case, pilot: Pilot[None]) -> None:
+        for name in (*names[1:], names[0]):
+            await until(pilot, lambda: case.state.view().frames and case.state.view().frames[-1].index > 8)
+            await pilot.press("a")
+            await until(pilot, lambda name=name: f"{name} · fake" in case.text("head"))  # type: ignore[misc]
+        await until(pilot, lambda: case.state.view().frames and case.state.view().frames[-1].index > 8)
+
+    load_agent = AgentLoader(names=(str(base),), config=config)
+    with talking(load_agent, agents=names, record_path=str(recording)) as case:
+        case.drive(script)
+        takes = case.control.finish()
+    assert [take.agent for take in takes] == ["base", "base + a", "base + b", "base"]
+    recorded, _ = soundfile.read(recording, dtype="float32")
+    # Nobody speaks, so what each says first depends on its weights alone.
+    begins = [recorded[1920 * take.first_frame :][: 1920 * 8, 1] for take in takes]
+    assert [[np.array_equal(one, other) for other in begins[:3]] for one in begins[:3]] == np.eye(3).tolist()
+    assert np.array_equal(begins[3], begins[0])
 
 
 def test_the_card_shows_the_report_in_any_terminal(demo_user: Path) -> None:
