@@ -140,7 +140,7 @@ assert processes.any(processes.rank == 1) and not processes.any(False)
 if processes.is_first:
     save_tree(sys.argv[1], {"rows": rows, "weights": case.weights_of(trainer), "frames": trainer.frames})
 processes.wait()
-torch.distributed.destroy_process_group()
+processes.leave()
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ from torch import Tensor, distributed, nn
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the first validates and tests alone, while a lost one must end the run."""
+_LEAVE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,8 @@ class Processes:
         """Part from the other processes."""
         if self.count > 1:
             distributed.destroy_process_group()
+            # Gloo's threads drop their tensors after a collective is over, and abort the process if Python ends first.
+            time.sleep(_LEAVE_S)
 
     def wait(self) -> None:
         """Wait for all processes."""
