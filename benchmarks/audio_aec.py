@@ -85,10 +85,12 @@ def measure_at(echo_db: float, name: str) -> Row:
     user[begin:] = np.resize(np.roll(higher, len(higher) // 3), total - begin)
     microphone = np.clip(room(agent, echo_db) + user, -1, 1)
     level = CANCELLERS[name]
-    canceller = EchoCanceller(device_delay_ms=60, level=level) if level is not None else None
+    canceller = EchoCanceller(level=level) if level is not None else None
     begun = time.thread_time()
     frames = zip(microphone.reshape(-1, FRAME_SAMPLES), agent.reshape(-1, FRAME_SAMPLES), strict=True)
-    heard = np.concatenate([canceller.process(*frame) if canceller else frame[0] for frame in frames])
+    heard = np.concatenate(
+        [canceller.process(*frame, device_delay_ms=60) if canceller else frame[0] for frame in frames]
+    )
     spent_us = 1e6 * (time.thread_time() - begun) / (total // FRAME_SAMPLES)
     held = round(ADDED_DELAY_MS / 1e3 * SAMPLE_RATE_HZ) if canceller else 0
     heard = np.concatenate([heard[held:], np.zeros(held, dtype=np.float32)])

@@ -241,7 +241,11 @@ void bind_port(py::module_& module) {
       .def("drop_input", &Port::drop_input, py::arg("keep"))
       .def("write_output", &Port::write_output, py::arg("samples"))
       .def("wait_input", &Port::wait_input, py::arg("count"), py::arg("timeout_s"))
-      .def("silence_queued", [](Port& self) { return self.port().silence_queued(); })
+      .def("silence_queued",
+           [](Port& self) {
+             const SampleRange range = self.port().silence_queued();
+             return std::make_pair(range.first, range.until);
+           })
       .def("clocks", &Port::clocks)
       .def("counters", &Port::counters)
       .def("calls_since", &Port::calls_since, py::arg("thread"), py::arg("since"))
@@ -258,6 +262,11 @@ void bind_port(py::module_& module) {
       .def_property_readonly("lost_input", [](const Port& self) { return self.port().lost_input.load(); })
       .def_property_readonly("concealed_output",
                              [](const Port& self) { return self.port().concealed_output.load(); })
+      .def_property_readonly("latencies_s",
+                             [](const Port& self) {
+                               return std::make_pair(self.port().input_latency_s.load(),
+                                                     self.port().output_latency_s.load());
+                             })
       .def_property_readonly("capacity", [](const Port& self) { return self.port().input.capacity(); })
       .def_property_readonly("calls", &Port::calls)
       .def_property_readonly("last_call_ns", &Port::last_call_ns)

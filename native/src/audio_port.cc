@@ -273,13 +273,12 @@ float* AudioPort::fill_gap(float* out, std::uint64_t count) {
   return out;
 }
 
-std::uint64_t AudioPort::silence_queued() {
+SampleRange AudioPort::silence_queued() {
   const std::uint64_t until = output.written();
   const std::uint64_t at = output.read();
   const std::uint64_t previous = silence_until_.load(std::memory_order_relaxed);
   silence_until_.store(until, std::memory_order_release);
-  const std::uint64_t from = std::max(at, previous);
-  return until > from ? until - from : 0;
+  return {std::min(std::max(at, previous), until), until};
 }
 
 }  // namespace duologue

@@ -13,6 +13,7 @@
 namespace {
 
 using duologue::AudioPort;
+using duologue::SampleRange;
 
 constexpr std::uint64_t kCapacity = 1 << 14;
 constexpr int kBlock = 480;
@@ -98,8 +99,11 @@ void silence_on_request_keeps_the_delay() {
   fixture.port->output.write(sent.data(), kBlock);
   fixture.port->run(nullptr, heard.data(), kBlock, 0, 1);
   fixture.port->output.write(&sent[kBlock], kBlock);
-  CHECK(fixture.port->silence_queued() == kBlock);
-  CHECK(fixture.port->silence_queued() == 0);
+  const SampleRange silenced = fixture.port->silence_queued();
+  CHECK(silenced.until == fixture.port->output.written());
+  CHECK(silenced.until - silenced.first == kBlock);
+  const SampleRange again = fixture.port->silence_queued();
+  CHECK(again.first == again.until);
   fixture.port->output.write(&sent[2 * kBlock], kBlock);
   fixture.port->run(nullptr, &heard[kBlock], kBlock, 0, 2);
   fixture.port->run(nullptr, &heard[2 * kBlock], kBlock, 0, 3);

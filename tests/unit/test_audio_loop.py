@@ -224,6 +224,68 @@ def test_the_canceller_takes_the_agents_voice_out(
     assert canceller.reduction_db > 6
 
 
+class _Listener:
+    """Stands where the canceller does and only takes notes."""
+
+    def __init__(self) -> None:
+        self.user: list[np.ndarray] = []
+        self.agent: list[np.ndarray] = []
+        self.delays_ms: list[float] = []
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def process(self, user: np.ndarray, agent: np.ndarray, *, device_delay_ms: float = 0.0) -> np.ndarray:
+        self.user.append(user)
+        self.agent.append(agent.copy())
+        self.delays_ms.append(device_delay_ms)
+        return np.zeros_like(user)
+
+
+@pytest.mark.parametrize("rate_hz", [24_000, 48_000])
+def test_the_canceller_is_told_what_the_room_heard_also_after_an_interruption(
+    simulate: Callable[..., Simulation], rate_hz: int
+) -> None:
+    listener, timing = _Listener(), FakeTiming(echo_gain=1.0, echo_delay_ms=0.0)
+    sound = _tone(24_000)
+
+    def talk(frame: np.ndarray) -> FrameResult:
+        return _echo(sound(FRAME_SAMPLES * len(listener.user), FRAME_SAMPLES))
+
+    user = play_array(np.zeros(1, dtype=np.float32))
+    settings = LoopSettings(playout_ms=70)
+    simulation = simulate(user, timing, rate_hz=rate_hz, step=talk, canceller=listener, settings=settings)
+    simulation.run(1.9)
+    silenced_s = simulation.loop.silence_queued()
+    assert 0.05 < silenced_s < 0.15
+    simulation.run(4.0)
+    heard, told = np.concatenate(listener.user), np.concatenate(listener.agent)
+    # The fake room returns what it heard one block later.
+    heard, told = heard[480:], told[: len(heard) - 480]
+    is_silent = np.abs(heard[24_000:]) < 1e-3
+    assert is_silent.sum() / 24_000 == pytest.approx(silenced_s, abs=0.02)
+    away = np.flatnonzero(np.abs(heard - told) > 0.05)
+    # The same but for the 4 ms in which it fades away and those in which it comes back.
+    assert len(away) <= 2 * 96
+    assert simulation.loop.silence_queued() > 0
+
+
+def test_the_canceller_begins_anew_with_another_device_and_follows_the_drivers_times(
+    simulate: Callable[..., Simulation],
+) -> None:
+    listener = _Listener()
+    simulation = simulate(_tone(24_000), canceller=listener)
+    simulation.run(1.0)
+    assert set(listener.delays_ms) == {0.0}
+    resets = listener.resets
+    simulation.port.configure(input_hz=24_000, output_hz=24_000)
+    simulation.loop.attach(simulation.port, is_one_clock=True, device_delay_ms=33.0)
+    assert listener.resets == resets + 1
+    simulation.run(2.0)
+    assert listener.delays_ms[-1] == 33.0
+
+
 @pytest.mark.parametrize("rate_hz", [24_000, 48_000])
 def test_the_playout_shrinks_to_what_the_replies_need_and_grows_with_them(
     simulate: Callable[..., Simulation], rate_hz: int

@@ -65,7 +65,7 @@ def test_muted_interrupted_and_missing_audio_is_counted(shared: SharedPort) -> N
     port = shared.port
     port.write_output(_noise(720))
     port.is_muted = True
-    assert port.silence_queued() == 720
+    assert port.silence_queued() == (0, 720)
     port.drive(_noise(480), 480)
     port.drive(_noise(480), 480)
     counters = read_counters(port)

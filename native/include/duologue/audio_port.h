@@ -9,6 +9,12 @@
 
 namespace duologue {
 
+// Samples of a stream, counted from its start.
+struct SampleRange {
+  std::uint64_t first;
+  std::uint64_t until;
+};
+
 // Counts of durations in logarithmic bins, eight to an octave (9 % wide), from 1 ns.
 struct DurationCounts {
   static constexpr int kBinsPerOctave = 8;
@@ -101,8 +107,8 @@ class AudioPort {
   void run(const float* input, float* output, std::uint64_t samples, unsigned long flags,
            std::int64_t now_ns);
 
-  // The conversation's side: play silence instead of what waits now; returns how many samples that is.
-  std::uint64_t silence_queued();
+  // The conversation's side: play silence instead of what waits now; returns which samples that is.
+  SampleRange silence_queued();
 
   AudioRing input;
   AudioRing output;

@@ -25,11 +25,10 @@ _ACTIVE_POWER = 1e-6
 class EchoCanceller:
     """WebRTC's AEC3 at 24 kHz, fed frame by frame with what the loudspeaker played meanwhile."""
 
-    def __init__(self, *, device_delay_ms: float = 0.0, level: float = WORKING_LEVEL) -> None:
+    def __init__(self, *, level: float = WORKING_LEVEL) -> None:
         """Start unadapted; it converges within the agent's first second of speech.
 
         Args:
-            device_delay_ms: The driver's input and output latency together, as a hint.
             level: Factor on both sides on their way into the canceller, undone on the way out.
 
         Raises:
@@ -39,17 +38,24 @@ class EchoCanceller:
             from pywebrtc_audio import AudioProcessor
         except ImportError as error:
             raise MissingExtraError("pywebrtc-audio", "aec") from error
-        self._canceller = AudioProcessor(SAMPLE_RATE_HZ, echo_cancellation=True, stream_delay_ms=round(device_delay_ms))
+        self._canceller = AudioProcessor(SAMPLE_RATE_HZ, echo_cancellation=True)
         self._level = np.float32(level)
         self._before = self._after = 0.0
 
-    def process(self, user: Pcm, agent: Pcm) -> Pcm:
+    def reset(self) -> None:
+        """Forget the room: another device hears another echo."""
+        self._canceller.reset()
+        self._before = self._after = 0.0
+
+    def process(self, user: Pcm, agent: Pcm, *, device_delay_ms: float = 0.0) -> Pcm:
         """Return the user's frame without the agent's echo.
 
         Args:
             user: What the microphone heard, shape [n].
-            agent: What the loudspeaker played during the same time, shape [n].
+            agent: What the driver took for the loudspeaker during the same time, shape [n].
+            device_delay_ms: How long that is under way to the loudspeaker and back from the microphone, as a hint.
         """
+        self._canceller.stream_delay_ms = round(device_delay_ms)
         clean: Pcm = self._canceller.process(self._level * user, self._level * agent) / self._level
         if float(np.mean(agent * agent)) > _ACTIVE_POWER:
             self._before = 0.9 * self._before + float(np.mean(user * user))

@@ -15,6 +15,7 @@ Every sample dropped, cut or inserted is counted.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -25,6 +26,7 @@ from duologue._native import AudioPort, VariableResampler, monotonic_ns
 from duologue.audio.canceller import EchoCanceller
 from duologue.audio.clock import LagController, RateMeter
 from duologue.audio.playout import WINDOW_FRAMES, PlayoutMeter
+from duologue.audio.port import stream_delay_ms
 from duologue.errors import ConfigError
 from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ, FrameResult, Pcm
 
@@ -115,6 +117,7 @@ class DuplexLoop:
         settings: LoopSettings,
         *,
         is_one_clock: bool,
+        device_delay_ms: float = 0.0,
         canceller: EchoCanceller | None = None,
     ) -> None:
         """Prepare for a port whose rates are known and write the first silence.
@@ -124,6 +127,7 @@ class DuplexLoop:
             step: One frame of the conversation.
             settings: Delays.
             is_one_clock: Whether both directions run on one clock, so that the agent's speed never needs bending.
+            device_delay_ms: As `attach` takes it.
             canceller: Takes the agent's echo out of the user's frames.
         """
         self.counters = LoopCounters()
@@ -134,11 +138,22 @@ class DuplexLoop:
         # Older audio of the user is dropped, so no reply can be of use that comes later.
         max_s = settings.max_backlog_ms / 1e3
         self._playout = PlayoutMeter(self._playout_s, max_s=max_s) if settings.adapts_playout else None
-        self.attach(port, is_one_clock=is_one_clock)
+        self._silenced: deque[tuple[int, int]] = deque()
+        self.attach(port, is_one_clock=is_one_clock, device_delay_ms=device_delay_ms)
 
-    def attach(self, port: AudioPort, *, is_one_clock: bool) -> None:
-        """Go on with a port configured anew (the device came back, or another one); counters go on."""
+    def attach(self, port: AudioPort, *, is_one_clock: bool, device_delay_ms: float = 0.0) -> None:
+        """Go on with a port configured anew (the device came back, or another one); counters go on.
+
+        Args:
+            port: The port.
+            is_one_clock: Whether both directions run on one clock.
+            device_delay_ms: The driver's input and output latency together, for when its stream times say nothing.
+        """
         self._port = port
+        self._device_delay_ms = device_delay_ms
+        self._silenced.clear()
+        if self._canceller is not None:
+            self._canceller.reset()
         self._in_hz, self._out_hz = port.input_hz, port.output_hz
         has_fixed_out = is_one_clock and self._out_hz == SAMPLE_RATE_HZ
         self._to_model = None if self._in_hz == SAMPLE_RATE_HZ else VariableResampler(self._in_hz, SAMPLE_RATE_HZ)
@@ -188,6 +203,12 @@ class DuplexLoop:
         # A resampler takes its look-ahead in before it gives anything out.
         return waiting + self.held_s, self._port.output_written / self._out_hz - played
 
+    def silence_queued(self) -> float:
+        """Silence what waits for the loudspeaker and return how long that is, in s; any thread may call it."""
+        first, until = self._port.silence_queued()
+        self._silenced.append((first, until))
+        return (until - first) / self._out_hz
+
     def pump(self, now_ns: int | None = None, *, limit: int = 1) -> list[LoopFrame]:
         """Run at most `limit` frames of what waits and return them."""
         self._drop_backlog()
@@ -201,7 +222,8 @@ class DuplexLoop:
             resampled_s = perf_counter()
             cancel_ms = None
             if self._canceller is not None:
-                user = self._canceller.process(user, self._played_with(now_ns))
+                delay_ms = stream_delay_ms(self._port) or self._device_delay_ms
+                user = self._canceller.process(user, self._played_with(now_ns), device_delay_ms=delay_ms)
                 cancel_ms = 1e3 * (perf_counter() - resampled_s)
             result = self.step(user)
             stepped_s = perf_counter()
@@ -240,9 +262,19 @@ class DuplexLoop:
 
     def _played_with(self, now_ns: int | None) -> Pcm:
         """Return what the loudspeaker played while the microphone heard the frame at hand."""
+        self._forget_silenced()
         ahead = min(max(0, round(self.lag_s(now_ns) * SAMPLE_RATE_HZ)), _HISTORY_SAMPLES - FRAME_SAMPLES)
         end = _HISTORY_SAMPLES - ahead
         return self._played[end - FRAME_SAMPLES : end]
+
+    def _forget_silenced(self) -> None:
+        """Take out of the agent's past what `silence_queued` kept from the room."""
+        per_sample = SAMPLE_RATE_HZ / self._out_hz
+        held = self._from_model.lookahead if self._from_model is not None else 0
+        while self._silenced:
+            first, until = (self._port.output_written - at for at in self._silenced.popleft())
+            places = [max(0, _HISTORY_SAMPLES - held - round(back * per_sample)) for back in (first, until)]
+            self._played[places[0] : places[1]] = 0.0
 
     def _play(self, pcm: Pcm, now_ns: int | None) -> None:
         excess_s = self._follow_clocks(now_ns)

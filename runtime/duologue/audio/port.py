@@ -117,6 +117,14 @@ def read_counters(port: AudioPort) -> PortCounters:
     )
 
 
+def stream_delay_ms(port: AudioPort) -> float:
+    """Return how long audio was under way in the device at the last callback, by the driver's stream times, both ways.
+
+    A hint, and 0 where the driver says nothing plausible.
+    """
+    return sum(map(_plausible_ms, port.latencies_s))
+
+
 def _callback_counters(raw: dict[str, Any]) -> CallbackCounters:
     return CallbackCounters(
         calls=raw["calls"],

@@ -17,7 +17,7 @@ import numpy as np
 
 from duologue._native import monotonic_ns
 from duologue.audio.canceller import EchoCanceller
-from duologue.audio.device import DeviceSpec, OpenDevice, StreamInfo
+from duologue.audio.device import DeviceSpec, OpenDevice
 from duologue.audio.loop import DuplexLoop, LoopFrame, LoopSettings
 from duologue.audio.outbox import Outbox
 from duologue.audio.playout import first_playout_ms
@@ -87,7 +87,7 @@ class Worker:
         self._next_attempt_s = 0.0
         self._opening: Future[OpenDevice] | None = None
         self._frame_index = self._earlier_frames = 0
-        self._canceller: EchoCanceller | None = None
+        self._canceller = EchoCanceller() if options.cancels_echo else None
         self.outbox = Outbox(pipe, options.record_path)
         self._agent: LiveAgent = options.load_agent()
         with self._agent.session(seed=0) as session:
@@ -183,24 +183,24 @@ class Worker:
     def _start_device(self, device: OpenDevice) -> None:
         try:
             port, is_one_clock = self._shared.port, device.info.is_one_clock
+            delay_ms = device.info.input_latency_ms + device.info.output_latency_ms
             if self._loop is None:
-                canceller = self._make_canceller(device.info)
                 self._loop = DuplexLoop(
-                    port, self._step, self._settings, is_one_clock=is_one_clock, canceller=canceller
+                    port,
+                    self._step,
+                    self._settings,
+                    is_one_clock=is_one_clock,
+                    device_delay_ms=delay_ms,
+                    canceller=self._canceller,
                 )
             else:
-                self._loop.attach(port, is_one_clock=is_one_clock)
+                self._loop.attach(port, is_one_clock=is_one_clock, device_delay_ms=delay_ms)
             self._started_ns = monotonic_ns()
             device.start()
         except BaseException:
             device.close()
             raise
         self._device, self._attempts = device, 0
-
-    def _make_canceller(self, info: StreamInfo) -> EchoCanceller | None:
-        if self._options.cancels_echo:
-            self._canceller = EchoCanceller(device_delay_ms=info.input_latency_ms + info.output_latency_ms)
-        return self._canceller
 
     def _lose_device(self, reason: str) -> None:
         self._close_device()
@@ -245,14 +245,16 @@ class Worker:
         return session
 
     def _listen(self) -> None:
+        loop = self._loop
+        assert loop is not None
         try:
             while not self._stop.is_set():
                 command: Command = self._pipe.recv()
                 if command.name == "close":
                     break
-                # These two touch only the port and must not wait for a frame.
+                # These two must not wait for a frame, and do not change what the frame at hand is made of.
                 if command.name == "interrupt":
-                    self._reply(command, 1e3 * self._shared.port.silence_queued() / self._shared.port.output_hz)
+                    self._reply(command, 1e3 * loop.silence_queued())
                 elif command.name == "mute":
                     self._shared.port.is_muted = bool(command.values["is_muted"])
                     self._reply(command, None)

@@ -102,7 +102,7 @@ class DeviceProbe:
     ) -> LoopRun:
         device = self.spec.open(shared)
         try:
-            canceller = _canceller(device.info) if cancels_echo else None
+            canceller = _Unheard() if cancels_echo else None
             one_clock = device.info.is_one_clock
             loop = DuplexLoop(shared.port, step, settings, is_one_clock=one_clock, canceller=canceller)
             settling_s = min(seconds, WINDOW_FRAMES / FRAME_RATE_HZ) if settings.adapts_playout else 0.0
@@ -160,15 +160,12 @@ class _CallLog:
                 self.calls.append(DriverCall(thread=thread, at_s=begun_ns / 1e9, body_ms=body_ns / 1e6, xruns=xruns))
 
 
-def _canceller(info: StreamInfo) -> EchoCanceller:
-    class Unheard(EchoCanceller):
-        """Works as in a conversation, but what it makes is not used: it would take the very clicks out."""
+class _Unheard(EchoCanceller):
+    """Works as in a conversation, but what it makes is not used: it would take the very clicks out."""
 
-        def process(self, user: Pcm, agent: Pcm) -> Pcm:
-            super().process(user, agent)
-            return user
-
-    return Unheard(device_delay_ms=info.input_latency_ms + info.output_latency_ms)
+    def process(self, user: Pcm, agent: Pcm, *, device_delay_ms: float = 0.0) -> Pcm:
+        super().process(user, agent, device_delay_ms=device_delay_ms)
+        return user
 
 
 def facts_of(run: LoopRun, bare_run: LoopRun, bare: ClickLoop, busy: ClickLoop) -> AudioFacts:
