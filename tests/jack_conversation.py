@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from duologue.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE_HZ
 from virtual_jack import VirtualUser, find_delay
 
 DEVICE = PortAudioSpec(input="vmic", output="vspk", host_api="JACK")
+BLOCK_MS = 20.0
 LEAD_S = 3
 """Silence before the user's first word, in which the measured conversation begins."""
 
@@ -79,6 +81,7 @@ def converse(user: VirtualUser, said: np.ndarray, folder: Path, **settings: obje
     begin = earlier * FRAME_SAMPLES
     flagged = sum(one.flagged for one in stats.counters.callbacks)
     concealed = stats.counters.concealed_events - before.counters.concealed_events
+    moved_ms = sum(now - then for now, then in zip(_moved_ms(stats), _moved_ms(before), strict=True))
     return Conversation(
         said=said,
         heard=heard[0][0],
@@ -86,8 +89,9 @@ def converse(user: VirtualUser, said: np.ndarray, folder: Path, **settings: obje
         report=report,
         stats=stats,
         playout_ms=stats.playout_ms,
-        losses=flagged
-        + heard[0][1]
-        + concealed
-        + round(stats.cut_agent_ms + stats.inserted_ms + stats.dropped_user_ms),
+        losses=flagged + heard[0][1] + concealed + math.ceil(moved_ms / BLOCK_MS),
     )
+
+
+def _moved_ms(stats: LiveStats) -> tuple[float, float, float]:
+    return stats.cut_agent_ms, stats.inserted_ms, stats.dropped_user_ms

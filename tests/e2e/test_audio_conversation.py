@@ -75,8 +75,7 @@ def test_the_users_own_recording_tells_the_same_as_the_live_metrics(
     assert replace(talk.report, latency={}, late_frames=0) == replace(again, latency={}, late_frames=0)
     until_s = seconds - 2.0
     counts = assert_same(talk.report, talk.own_report(detectors), until_s=until_s, losses=talk.losses)
-    # Whatever the agent says, the user is heard; an agent that answers makes events of both sides.
+    # The echo says all that the user says; the bundled agent answers in some of his pauses.
     assert counts["user_speech_ended"] >= seconds / 6
-    if load_agent is not None:
-        assert counts["agent_speech_ended"] >= seconds / 6
-        assert {"overlap", "floor_transfer", "utterance"} <= counts.keys()
+    assert counts["agent_speech_ended"] >= seconds / (6 if load_agent is not None else 15)
+    assert {"overlap", "floor_transfer", "utterance"} <= counts.keys()

@@ -68,6 +68,11 @@ def test_expected_latency_is_what_the_clicks_measure(tmp_path: Path) -> None:
     # A client wired to itself hears itself one period later.
     assert audio["bare_clicks"]["p50_ms"] - audio["bare_lag_ms"] == pytest.approx(PERIOD_MS, abs=0.1)
     assert audio["agent_clicks"]["p50_ms"] == pytest.approx(audio["loop_lag_ms"] + PERIOD_MS, abs=PERIOD_MS)
+    # What the report says it adds up to is what is measured: the click loop and the agent's own delay.
+    parts = report["mouth_to_ear"]
+    acoustic_ms = next(part["ms"] for part in parts if part["name"] == "acoustic delay")
+    assert sum(part["ms"] for part in parts) == pytest.approx(report["mouth_to_ear_ms"])
+    assert report["mouth_to_ear_ms"] == pytest.approx(audio["agent_clicks"]["p50_ms"] + acoustic_ms, abs=PERIOD_MS)
     # The agent is heard with the playout of a live conversation and not with one for the measurement.
     assert audio["loop_lag_ms"] != audio["bare_lag_ms"]
     assert audio["callbacks"][0]["gap"]["count"] > 100
