@@ -300,6 +300,8 @@ extern "C" int duologue_audio_callback(const void* input, void* output, unsigned
   duologue::CallbackCounts& counts = port->callbacks[input == nullptr ? 1 : 0];
   const std::int64_t body_ns = duologue::monotonic_ns() - begun_ns;
   counts.body.add(body_ns);
+  const double hz = input == nullptr ? port->output_hz : port->input_hz;
+  if (static_cast<double>(body_ns) * hz > 1e9 * static_cast<double>(samples)) duologue::bump(counts.late);
   counts.log.add({begun_ns, body_ns, static_cast<std::int64_t>(flags)});
   return 0;
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from duologue.model.tokenizer import Tokenizer
     from duologue.recorder import Recorder
 
-STAGES = ("encode", "model", "decode", "metrics", "total")
+STAGES = ("encode", "model", "decode", "detokenise", "metrics", "total")
 SESSION_EVENT_KINDS = (*EVENT_KINDS, "transcript", "deadline_missed", "error")
 """Kinds a handler may ask for: the meter's, and three whose `detail` holds "text", "total_ms" or "message"."""
 
@@ -347,16 +347,18 @@ class Session:
         if output.agent_codes is not None:
             pcm = self._codec.decode_step(output.agent_codes)
         decoded = perf_counter()
+        text = self._tokenizer.piece(output.text_token)
+        detokenised = perf_counter()
         events = self._meter.push_frame(frame, pcm)
         ended = perf_counter()
 
-        clock = (started, encoded, stepped, decoded, ended)
+        clock = (started, encoded, stepped, decoded, detokenised, ended)
         stage_ms = {stage: 1e3 * (b - a) for stage, a, b in zip(STAGES, clock, clock[1:], strict=False)}
         stage_ms["total"] = 1e3 * (ended - started)
         result = FrameResult(
             index=self._frames,
             pcm=pcm,
-            text=self._tokenizer.piece(output.text_token),
+            text=text,
             user_codes=user_codes,
             agent_codes=output.agent_codes,
             stage_ms=stage_ms,

@@ -51,7 +51,7 @@ class FrameResult:
         user_codes: Codes of the user's frame, shape [8].
         agent_codes: Codes of the agent's frame, shape [8], or None while the model's delays fill: on the first
             max_delay frames, and never after a prompt, whose frames count.
-        stage_ms: Wall time per stage: "encode", "model", "decode", "metrics", "total".
+        stage_ms: Wall time per stage: "encode", "model", "decode", "detokenise", "metrics", "total".
         is_late: Whether "total" exceeded the 80 ms budget.
     """
 

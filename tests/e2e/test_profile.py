@@ -59,7 +59,7 @@ def test_every_engine_and_precision(capsys: pytest.CaptureFixture[str], single_t
         assert [run["pacing"] for run in engine["runs"]] == ["real_time", "back_to_back"]
         for run in engine["runs"]:
             assert run["frames"] == 6
-            assert list(run["stages"]) == ["encode", "model", "decode", "metrics", "total"]
+            assert list(run["stages"]) == ["encode", "model", "decode", "detokenise", "metrics", "total"]
             assert run["stages"]["model"]["p50_ms"] <= run["stages"]["total"]["p50_ms"]
     assert report["audio"] is None
     assert report["wakeups"]["hog_hold"]["count"] > 0
@@ -89,7 +89,7 @@ def test_loopback_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(report["engines"][0]["interactivity"]) >= {"answer_offset_s", "overlap_share"}
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert len([event for event in events if event["name"] == "lag ms"]) == len(report["audio"]["moments"]) > 10
-    assert len([event for event in events if event["ph"] == "X" and event["cat"] != "audio"]) == 2 * 6 * 5
+    assert len([event for event in events if event["ph"] == "X" and event["cat"] != "audio"]) == 2 * 6 * 6
     # Two seconds, settled for two before, in blocks of 10 ms.
     calls = [event for event in events if event["name"] == "callback"]
     assert len(calls) == report["audio"]["callbacks"][0]["calls"] > 200

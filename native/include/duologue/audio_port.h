@@ -58,7 +58,7 @@ class CallbackLog {
 // What one driver thread counts. A duplex stream uses the first set only.
 struct CallbackCounts {
   std::atomic<std::uint64_t> calls;
-  std::atomic<std::uint64_t> late;  // the gap exceeded two periods
+  std::atomic<std::uint64_t> late;  // the gap exceeded two periods, or the body one
   std::atomic<std::uint64_t>
       flags[5];                        // input underflow, input overflow, output underflow, overflow, priming
   std::atomic<std::uint64_t> flagged;  // calls with any of the first four

@@ -64,7 +64,7 @@ class CallbackCounters:
 
     Attributes:
         calls: Callbacks.
-        late: Callbacks more than two periods after the one before.
+        late: Callbacks more than two periods after the one before, and those that took longer than a period.
         flagged: Callbacks in which the driver itself reported a loss (drivers under-report).
         xruns: Callbacks by the loss reported: "input_underflow", "input_overflow", "output_underflow",
             "output_overflow". JACK reports input overflow and output underflow together.

@@ -78,7 +78,7 @@ def _engine_lines(engine: EngineProfile) -> Iterator[str]:
         yield _row(f"{engine.name}, {_PACING[run.pacing]}", total) + _lateness(run) + f"{total.p95_ms / FRAME_MS:8.1%}"
     for stage, timing in engine.runs[0].stages.items():
         if stage != "total":
-            yield _row(f"  {stage}", timing) + f"{timing.p95_ms / FRAME_MS:23.1%}"
+            yield _row(f"  {stage}", timing) + _share(timing)
     if engine.model_on_gpu is not None:
         yield _row("  model by the GPU's clock", engine.model_on_gpu)
     yield f"  interactivity  {_manner(engine)}"
@@ -103,6 +103,11 @@ def _manner(engine: EngineProfile) -> str:
 
 def _lateness(run: RunProfile) -> str:
     return f"{run.late_share:8.1%}{run.real_time_factor:7.3f}"
+
+
+def _share(timing: Timing) -> str:
+    """Return the share of a frame's budget, in the budget's column."""
+    return f"{timing.p95_ms / FRAME_MS:23.1%}"
 
 
 def _row(name: str, timing: Timing) -> str:
@@ -138,10 +143,10 @@ def _audio_lines(report: ProfileReport) -> Iterator[str]:
         yield _row(f"  callback gap ({callback.calls} calls)", callback.gap) + f"{callback.late:6d} late"
         yield _row("  callback body", callback.body)
         yield f"  xruns   {xruns or 'none'}"
-    yield _row("  queue before the step", audio.queue)
-    yield _row("  resampling, per frame", audio.resample)
+    yield _row("  queue before the step", audio.queue) + _share(audio.queue)
+    yield _row("  resampling, per frame", audio.resample) + _share(audio.resample)
     if audio.aec is not None:
-        yield _row("  echo cancelling, per frame", audio.aec)
+        yield _row("  echo cancelling, per frame", audio.aec) + _share(audio.aec)
     yield (
         f"  rings   {audio.slack_p50_ms:.1f} ms left when a reply came (least {audio.slack_min_ms:.1f}), "
         f"backlog p50 {audio.backlog_ms.p50_ms:.1f}, max {audio.backlog_ms.max_ms:.1f} ms"

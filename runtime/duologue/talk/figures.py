@@ -14,7 +14,8 @@ from duologue.talk.state import Change, View
 from duologue.types import FRAME_MS
 
 STAGES = ("total", "encode", "model", "decode", "metrics", "resample")
-"""Stages in the order of the table; "total" is the sum of the next four, "resample" comes on top."""
+"""Stages in the order of the table; "total" is the sum of the next four and of detokenising, which takes
+microseconds; "resample" comes on top."""
 _FURTHER = ("queue", "aec")
 """Shown where they were measured: how long a frame waited for its step, and the echo canceller."""
 
