@@ -3,7 +3,7 @@
 #
 #   align/demo.sh [--dry-run] [OUT]        (default: out/align-demo; MODEL=BUNDLE for another agent)
 #
-# The same command again goes on where it was interrupted. It shows the way, not the limit: an agent needs hundreds of steps.
+# The same command again goes on where it was interrupted. It shows the way, not the limit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +18,7 @@ run duologue-align mine "$out/dialogues" --out "$out/mined" --jobs 2 --per-axis 
     --set detector=level --set dev_share=0.1 --set test_share=0.3 \
     --set skip_backchannels=true --set turn_min_s=3 --set interruption_min_s=2
 run duologue-align train duologue --segments "$out/mined" --out "$out/run" --resume --threads 2 ${model:+--model "$model"} \
-    --steps "${STEPS:-16}" --set run.groups=6 --set run.valid_segments=4
+    --steps "${STEPS:-30}" --set run.groups=6 --set run.valid_segments=4
 run duologue-align export "$out/run" --out "$out/aligned"
 base=${model:-$(python -c 'from duologue.agent import cache_folder, default_bundle
 from duologue.config import AgentConfig
