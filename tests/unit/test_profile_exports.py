@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from duologue.errors import ConfigError
+from duologue.metrics.types import Event
 from duologue.profile.command import write_whole
 from duologue.profile.engines import EngineProfile, MeasuredEngine
 from duologue.profile.prometheus import render_prometheus
@@ -136,6 +138,16 @@ def test_trace_has_a_track_per_stage_and_flags_late_frames(measured: list[Measur
     assert [(e["pid"], e["args"]["frame"], e["cname"]) for e in late] == [(1, 1, "terrible")]
     (mark,) = [e for e in events if e["ph"] == "i"]
     assert mark["ts"] == pytest.approx(late[0]["ts"] + late[0]["dur"])
+
+
+def test_trace_marks_where_the_user_broke_in(measured: list[MeasuredEngine]) -> None:
+    kinds = {"interruption": 0.1, "pause": 0.1, "takeover": 900.0}
+    happened = tuple(Event(kind=kind, side="user", start_s=at, end_s=at) for kind, at in kinds.items())
+    events = json.loads(render_trace([replace(measured[0], events={"real_time": happened})]))["traceEvents"]
+    (mark,) = [event for event in events if event.get("cat") == "conversation"]
+    assert (mark["name"], mark["pid"], mark["ph"]) == ("interruption", 1, "i")
+    # The frame at 0.1 s is the second of the conversation and so the first that was measured.
+    assert mark["ts"] == 1e6 * measured[0].times["real_time"][0].begun_s
 
 
 def test_trace_shows_the_rings_over_time(measured: list[MeasuredEngine]) -> None:

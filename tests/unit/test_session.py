@@ -105,9 +105,9 @@ def test_a_late_frame_is_flagged_counted_and_told() -> None:
         result = session.step(frame)
     assert result.is_late
     assert result.stage_ms["model"] > 80
-    assert sum(result.stage_ms[stage] for stage in ("encode", "model", "decode", "detokenise", "metrics")) == pytest.approx(
-        result.stage_ms["total"], rel=0.01
-    )
+    assert sum(
+        result.stage_ms[stage] for stage in ("encode", "model", "decode", "detokenise", "metrics")
+    ) == pytest.approx(result.stage_ms["total"], rel=0.01)
     assert [event.kind for event in told] == ["deadline_missed"]
     assert told[0].detail["total_ms"] == result.stage_ms["total"]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from duologue.agent import DuplexAgent
 from duologue.config import AgentConfig
 from duologue.engine.base import StepEngine
-from duologue.metrics.types import InteractivityReport
+from duologue.metrics.types import Event, InteractivityReport
 from duologue.profile.clock import Clock
 from duologue.profile.frames import FrameTime, Pacing, RunProfile, profile_run, run_frames
 from duologue.profile.host import Pressure, PressureMeter, resident_mb
@@ -85,11 +85,13 @@ class MeasuredEngine:
         profile: The statistics.
         times: Frames by pacing.
         pressure: What others took from the host during the run in real time.
+        events: What happened between user and agent, by pacing; times are from the frame before the first of `times`.
     """
 
     profile: EngineProfile
     times: dict[Pacing, list[FrameTime]]
     pressure: Pressure
+    events: dict[Pacing, tuple[Event, ...]] = field(default_factory=dict)
 
 
 def candidates(config: AgentConfig, *, is_engine_chosen: bool, is_dtype_chosen: bool) -> list[AgentConfig]:
@@ -211,7 +213,11 @@ def _measure(
     if and_then is not None:
         and_then(agent)
     times: dict[Pacing, list[FrameTime]] = {"real_time": paced.times, "back_to_back": hurried.times}
-    return MeasuredEngine(profile=profile, times=times, pressure=pressure)
+    events: dict[Pacing, tuple[Event, ...]] = {
+        "real_time": tuple(paced.report.events),
+        "back_to_back": tuple(hurried.report.events),
+    }
+    return MeasuredEngine(profile=profile, times=times, pressure=pressure, events=events)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

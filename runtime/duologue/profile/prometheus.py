@@ -111,7 +111,7 @@ def _add_audio(book: _Book, audio: AudioFacts) -> None:
         labels = {"thread": str(thread)}
         book.histogram("audio_callback_gap_seconds", "Time between driver callbacks.", callback.gap, labels)
         book.histogram("audio_callback_body_seconds", "Time inside driver callbacks.", callback.body, labels)
-        book.counter("audio_late_callbacks_total", "Callbacks two periods late.", callback.late, labels)
+        book.counter("audio_late_callbacks_total", "Callbacks that came or ended too late.", callback.late, labels)
         for kind, count in callback.xruns.items():
             book.counter("audio_xruns_total", "Callbacks with a loss reported.", count, {**labels, "kind": kind})
     book.histogram("audio_resample_seconds", "Time per frame of converting rates.", audio.resample, {})

@@ -7,33 +7,35 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
+from duologue.metrics.types import Event
 from duologue.profile.audio_facts import AudioFacts
 from duologue.profile.engines import MeasuredEngine
 from duologue.profile.frames import FrameTime, Pacing
-from duologue.types import FRAME_MS
+from duologue.types import FRAME_MS, FRAME_RATE_HZ
 
 _FRAME_TRACK = 0
+_MARKED = ("interruption", "agent_yielded", "takeover", "turn_missed", "backchannel")
 _PACING_WORDS: dict[Pacing, str] = {"real_time": "in real time", "back_to_back": "back to back"}
 
 
 def render_trace(engines: Sequence[MeasuredEngine], audio: AudioFacts | None = None) -> str:
     """Return the trace as JSON text; open it in ui.perfetto.dev or chrome://tracing.
 
-    Every run of an engine is a process of its own, every stage a thread in it. Times are those of the monotonic
-    clock, so the trace lies beside others of this machine.
+    Every run of an engine is a process of its own, every stage a thread in it; marks say where the user broke in and the
+    like. Times are those of the monotonic clock, so the trace lies beside others of this machine.
 
     Args:
         engines: Measured engines; one without frames adds nothing.
         audio: The sound device, a process of its own: callbacks by driver thread, xruns as marks, rings as counters.
     """
-    runs = [
-        (engine.profile.name, pacing, times) for engine in engines for pacing, times in engine.times.items() if times
-    ]
+    runs = [(engine, pacing, times) for engine in engines for pacing, times in engine.times.items() if times]
     events: list[dict[str, Any]] = []
-    for process, (name, pacing, times) in zip(count(1), runs, strict=False):
-        events += _names(process, f"{name}, {_PACING_WORDS[pacing]}", [s for s in times[0].stage_ms if s != "total"])
+    for process, (engine, pacing, times) in zip(count(1), runs, strict=False):
+        name = f"{engine.profile.name}, {_PACING_WORDS[pacing]}"
+        events += _names(process, name, [s for s in times[0].stage_ms if s != "total"])
         for time in times:
             events += _frame_events(process, time)
+        events += _marks(process, times, engine.events.get(pacing, ()))
     if audio is not None:
         events += _audio_events(len(runs) + 1, audio)
     return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
@@ -61,6 +63,15 @@ def _audio_events(process: int, audio: AudioFacts) -> Iterator[dict[str, Any]]:
         for name, ms in rings.items():
             counter = {"ph": "C", "name": f"{name} ms", "pid": process, "tid": 0, "ts": 1e6 * moment.at_s}
             yield {**counter, "args": {"ms": ms}}
+
+
+def _marks(process: int, times: Sequence[FrameTime], events: Sequence[Event]) -> Iterator[dict[str, Any]]:
+    for event in events:
+        # The conversation began with a frame that is not among the measured ones.
+        number = int(event.start_s * FRAME_RATE_HZ) - 1
+        if event.kind in _MARKED and 0 <= number < len(times):
+            mark = {"ph": "i", "s": "p", "cat": "conversation", "name": event.kind, "pid": process, "tid": _FRAME_TRACK}
+            yield {**mark, "ts": 1e6 * times[number].begun_s, "args": {"at_s": event.start_s}}
 
 
 def _frame_events(process: int, time: FrameTime) -> Iterator[dict[str, Any]]:
