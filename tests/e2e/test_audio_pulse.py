@@ -1,4 +1,7 @@
-"""A live conversation over PulseAudio through ALSA, the path of a desktop."""
+"""A live conversation over PulseAudio through ALSA, the path of a desktop.
+
+Its pipes run at speeds of their own, so that two clocks are tested here: JACK drives everybody by one.
+"""
 
 from __future__ import annotations
 
