@@ -21,8 +21,8 @@ _PACING_WORDS: dict[Pacing, str] = {"real_time": "in real time", "back_to_back":
 def render_trace(engines: Sequence[MeasuredEngine], audio: AudioFacts | None = None) -> str:
     """Return the trace as JSON text; open it in ui.perfetto.dev or chrome://tracing.
 
-    Every run of an engine is a process of its own, every stage a thread in it; marks say where the user broke in and the
-    like. Times are those of the monotonic clock, so the trace lies beside others of this machine.
+    Every run of an engine is a process of its own, every stage a thread in it; marks say where the user broke in and
+    the like. Times are those of the monotonic clock, so the trace lies beside others of this machine.
 
     Args:
         engines: Measured engines; one without frames adds nothing.
