@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train the default agent, duologue-mini, from nothing: dialogues, codec, language model, bundle, figures, model card.
+# Train the default agent, duologue-mini, from nothing: dialogues, codec, language model, bundle, alignment, figures, model
+# card.
 #
 #   align/train_default.sh [--dry-run] [OUT]        (default: out/train-default)
 #
@@ -40,6 +41,15 @@ stage sft            2.5 duologue-align sft duologue-mini --data "$out/codes" --
 stage bundle         0   duologue-align export "$out/sft_run/bundle" --dtype bfloat16 --out "$bundle"
 stage eval-agent-voice 0.2 duologue-align eval-codec "$bundle" --data agent="$out/test" --channel 0 --json "$out/codec_agent.json"
 stage eval-unseen    0.2 duologue-align eval-codec "$bundle" --data unseen="$out/test" --channel 1 --json "$out/codec_unseen.json"
-stage eval-agent     1   python benchmarks/default_agent.py --bundle "$bundle" --data "$out/test" --json "$out/agent.json"
-stage card           0   python benchmarks/model_card.py --bundle "$bundle" --agent "$out/agent.json" \
+stage eval-base      1   python benchmarks/default_agent.py --bundle "$bundle" --data "$out/test" --json "$out/base.json"
+stage synth-align    0.1 duologue-align synth --hours 6 --seed 7 --audio flac --out "$out/align"
+stage mine           0.1 duologue-align mine "$out/align" --out "$out/mined" --codec "$bundle" --per-axis 400 \
+    --set detector=level --set dev_share=0.05 --set test_share=0 \
+    --set skip_backchannels=true --set turn_min_s=3 --set interruption_min_s=2
+stage align          0.3 duologue-align train duologue --model "$bundle" --segments "$out/mined" --out "$out/align_run" \
+    --threads 1 --resume --steps 36 --set run.groups=6 --set run.precision=bfloat16 --set reward.judge=similarity
+stage aligned        0   duologue-align export "$out/align_run" --base "$bundle" --lora-only --out "$bundle/aligned"
+stage eval-agent     1   python benchmarks/default_agent.py --bundle "$bundle" --adapter "$bundle/aligned" \
+    --data "$out/test" --json "$out/agent.json"
+stage card           0   python benchmarks/model_card.py --bundle "$bundle" --agent "$out/agent.json" --base "$out/base.json" \
     --codec "$out/codec_agent.json" --codec "$out/codec_unseen.json" --codec-run "$out/codec_run" --sft-run "$out/sft_run"

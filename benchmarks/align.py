@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from align_figures import AXES, STAGES, print_table, summarise_variant
+from align_picture import draw
 from machine import git_hash, versions
 
 from duologue.replacing import replace_file
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/align"), help="folder of the runs (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="cores (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the last line here as well")
+    parser.add_argument("--picture", type=Path, metavar="SVG", help="draw the rewards before and after")
     args = parser.parse_args()
     if args.run:
         if args.model is None or args.segments is None:
@@ -218,6 +220,8 @@ def main() -> None:
         raise SystemExit(f"{args.results}: no runs are kept there; make some with --run --model ... --segments ...")
     summaries = {name: summarise_variant(own) for name, own in runs.items()}
     print_table(summaries)
+    if args.picture:
+        replace_file(args.picture, draw(summaries).encode())
     line = {**summaries, "git": git_hash(), "versions": versions()}
     if args.json:
         args.json.write_text(json.dumps(line), encoding="utf-8")

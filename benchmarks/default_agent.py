@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.metrics.degenerate import DEGENERATE_AGENTS
 from duologue.metrics.meter import measure
 from duologue.metrics.types import InteractivityReport
+from duologue.model.adapters import adapter_name
 from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ, Pcm
 from duologue_align.codec.word_errors import spoken_words, word_errors
 from duologue_align.sft.dialogues import Dialogue, read_manifest
@@ -77,6 +78,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", help="the agent (default: the one that comes with duologue)"
     )
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="converse with this LoRA adapter of the bundle")
     parser.add_argument("--config", type=Path, metavar="FILE", help="agent settings, TOML or JSON")
     parser.add_argument("--users", type=int, default=40, metavar="N", help="recorded users at most (default: 40)")
     parser.add_argument("--seconds", type=float, default=120.0, metavar="S", help="of each at most (default: 120)")
@@ -92,7 +94,11 @@ def parse_options() -> argparse.Namespace:
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     config = AgentConfig.load(options.config) if options.config else AgentConfig()
+    if options.adapter:
+        config = replace(config, adapters=(*config.adapters, str(options.adapter)))
     agent = DuplexAgent.load(options.bundle, config)
+    if options.adapter:
+        agent.adapter = adapter_name(options.adapter)
     dialogues = read_manifest(options.data)[: options.users]
     print(f"agent    {options.bundle or 'default'}{' (' + agent.note + ')' if agent.note else ''}")
     print(f"users    {len(dialogues)} of {options.data}, at most {options.seconds:.0f} s each, seeds {SEEDS}")
@@ -252,6 +258,7 @@ def summary(
         "degenerate_matches": rivals,
         "others": {name: {item: row[item].value for item in COLUMNS} for name, row in table.items() if name != "agent"},
         "is_untrained": bool(agent.note),
+        "adapter": agent.adapter,
         "users": len(read_manifest(options.data)[: options.users]),
         "seconds": options.seconds,
         "seeds": list(SEEDS),

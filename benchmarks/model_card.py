@@ -1,7 +1,7 @@
 """Write the model card of the default agent from what was measured.
 
     python benchmarks/model_card.py --bundle DIR --agent AGENT.json [--codec CODEC.json ...]
-                                    [--codec-run DIR] [--sft-run DIR]
+                                    [--base BASE.json] [--codec-run DIR] [--sft-run DIR]
 
 AGENT.json is what `benchmarks/default_agent.py --json` wrote, CODEC.json what `duologue-align eval-codec --json` did;
 the runs tell what the training cost. The card is align/model_card.md filled in, and goes to DIR/MODEL_CARD.md.
@@ -52,6 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, metavar="DIR")
     parser.add_argument("--agent", type=Path, required=True, metavar="AGENT.json")
+    parser.add_argument("--base", type=Path, metavar="BASE.json", help="likewise, of the agent before its alignment")
     parser.add_argument("--codec", type=Path, action="append", default=[], metavar="CODEC.json")
     parser.add_argument("--codec-run", type=Path, metavar="DIR")
     parser.add_argument("--sft-run", type=Path, metavar="DIR")
@@ -71,6 +72,7 @@ def main() -> int:
 
 def render(options: argparse.Namespace) -> str:
     agent, codecs = read(options.agent), [read(path) for path in options.codec]
+    base = read(options.base) if options.base else None
     template = (ROOT / "align" / "model_card.md").read_text(encoding="utf-8")
     return template.format(
         version=duologue.__version__,
@@ -85,7 +87,7 @@ def render(options: argparse.Namespace) -> str:
         seeds=", ".join(map(str, agent["seeds"])),
         date=agent["date"],
         git=agent["git"],
-        behaviour=behaviour(agent),
+        behaviour=behaviour(agent, base),
         relevance_gain=number(agent["relevance_gain"], 3),
         relevance_turns=agent["relevance_turns"],
         relevance_p=number(agent["relevance_p_value"], 4),
@@ -130,15 +132,17 @@ def cost(codec_run: Path | None, sft_run: Path | None) -> str:
     return ", ".join(parts) or "not recorded"
 
 
-def behaviour(agent: Mapping[str, Any]) -> str:
+def behaviour(agent: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
     rivals = {"corpus": "the corpus's own agent", **{name: name for name in agent["others"] if name != "corpus"}}
     rows = []
     for name, (low, high) in WANTED.items():
         span = "-" if agent[name] is None else " to ".join(number(value) for value in agent[f"{name}_ci"])
         met = "yes" if agent["met"][name] else "no"
         others = [number(agent["others"][rival][name]) for rival in rivals]
-        rows.append([MEANINGS[name], number(agent[name]), span, f"{low:g} to {high:g}", met, *others])
-    return markdown(["what", "value", "95 % CI", "wanted", "met", *rivals.values()], rows).rstrip()
+        before = [] if base is None else [number(base[name])]
+        rows.append([MEANINGS[name], number(agent[name]), span, f"{low:g} to {high:g}", met, *before, *others])
+    earlier = [] if base is None else ["before alignment"]
+    return markdown(["what", "value", "95 % CI", "wanted", "met", *earlier, *rivals.values()], rows).rstrip()
 
 
 def calls(rows: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -182,8 +186,9 @@ def limits(agent: Mapping[str, Any]) -> str:
 
 
 def file_list(bundle: Path) -> str:
-    files = [path for path in sorted(bundle.iterdir()) if path.name != CARD]
-    return "\n".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in files)
+    files = [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.name != CARD]
+    digests = {path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return "\n".join(f"{digest}  {name}" for name, digest in digests.items())
 
 
 if __name__ == "__main__":

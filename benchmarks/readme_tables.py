@@ -45,6 +45,42 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def align_table(result: dict[str, Any]) -> str:
+    def cell(found: dict[str, Any]) -> str:
+        before, after = found["before"], found["after"]
+        mark = " *" if found.get("is_improved") else ""
+        return f"{before['value']:.2f} → {after['value']:.2f} [{after['low']:.2f}, {after['high']:.2f}]{mark}"
+
+    variants = {name: found for name, found in result.items() if isinstance(found, dict) and "axes" in found}
+    axes = list(dict.fromkeys(axis for found in variants.values() for axis in found["axes"]))
+    rows = []
+    for name, found in variants.items():
+        cells = [cell(found["axes"][axis]) if axis in found["axes"] else "" for axis in axes]
+        rows.append([name, str(found["seeds"]), f"{found['hours']:.1f}", *cells, f"{found['judge_delta']:+.3f}"])
+    header = ["rewards", "seeds", "hours", *(axis.replace("_", " ") for axis in axes), "judge"]
+    rates = variants["duologue"]["rates"]
+    names = {
+        "answered_within_2s": "answered within 2 s",
+        "pause_takeover_rate": "pauses taken",
+        "backchannels_per_min": "backchannels a minute of user speech",
+        "yield_rate_2s": "yields within 2 s",
+        "selectivity": "talks on through the user's backchannel",
+        "fto_median_s": "median offset, s",
+    }
+    kept = [
+        [label, *(f"{rates[name][stage]['value']:.2f} [{rates[name][stage]['low']:.2f}, "
+                  f"{rates[name][stage]['high']:.2f}]" for stage in ("before", "after"))]
+        for name, label in names.items()
+    ]  # fmt: skip
+    return (
+        "Rewards of held-out segments by the rules of our preset (0 to 1), before → after [95 % over seeds and "
+        "recorded conversations]; * where the intervals do not overlap:\n\n"
+        + markdown(header, rows)
+        + "\nWhat our rewards change in the behaviour there:\n\n"
+        + markdown(["", "before", "after"], kept)
+    )
+
+
 def codec_table(result: dict[str, Any]) -> str:
     rows = []
     for threads, run in result["runs"].items():
@@ -225,6 +261,7 @@ def audio_soak_table(result: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "align": align_table,
     "codec": codec_table,
     "codec_precision": codec_precision_table,
     "model_step": model_step_table,

@@ -27,7 +27,9 @@ from duologue.types import SAMPLE_RATE_HZ
 from duologue.untrained import write_untrained_bundle
 
 BUNDLED = Path(str(files("duologue") / "data" / "duologue-mini"))
-"""Where the default agent lies in an installation that has it."""
+"""Where the default agent lies in an installation that has it; its name loads it as it was before alignment."""
+ALIGNED = "aligned"
+"""Folder in there of the adapter with which the default agent converses."""
 UNTRAINED_NOTE = (
     "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."
 )
@@ -41,6 +43,7 @@ class DuplexAgent:
         mimi: The codec's weights.
         engine: The language model, ready to step.
         sampling: How its sessions begin to draw tokens.
+        adapter: Adapter of the sessions that name none, or None for the model as it is.
         note: What a listener should know about the weights; "" for a trained model.
     """
 
@@ -53,11 +56,13 @@ class DuplexAgent:
         config: AgentConfig,
         sampling: Sampling,
         prompt: Prompt | None = None,
+        adapter: str | None = None,
         note: str = "",
     ) -> None:
         """Wire the parts together; see `load` for the usual way in."""
         self.config = config
         self.sampling = sampling
+        self.adapter = adapter
         self.note = note
         self.mimi = mimi
         self.engine = engine
@@ -68,7 +73,8 @@ class DuplexAgent:
         """Load a bundle.
 
         Args:
-            name: A folder in Moshi's format, `hf://owner/name`, or None for the small default agent.
+            name: A folder in Moshi's format, `hf://owner/name`, None for the small default agent, or "duologue-mini"
+                for that one as it was before alignment.
             config: How to run it.
 
         Raises:
@@ -77,7 +83,8 @@ class DuplexAgent:
             MissingExtraError: If the engine's package is not installed.
         """
         config = config or AgentConfig()
-        folder = resolve(name) if name is not None else default_bundle(cache_folder(config))
+        folder = find_bundle(name, cache_folder(config))
+        aligned = [folder / ALIGNED] if name is None and (folder / ALIGNED).is_dir() else []
         checkpoint = Checkpoint.open(folder)
         if checkpoint.mimi_path is None or checkpoint.tokenizer_path is None:
             missing = "codec weights (mimi_name)" if checkpoint.mimi_path is None else "tokenizer (tokenizer_name)"
@@ -98,11 +105,12 @@ class DuplexAgent:
         )
         return cls(
             mimi=mimi,
-            engine=_load_engine(checkpoint, config, open_adapters(checkpoint, folder, config.adapters)),
+            engine=_load_engine(checkpoint, config, open_adapters(checkpoint, folder, [*aligned, *config.adapters])),
             tokenizer=tokenizer,
             config=config,
             sampling=config.sampling(checkpoint.sampling),
             prompt=prompt,
+            adapter=ALIGNED if aligned else None,
             note=UNTRAINED_NOTE if name is None and not has_bundled_agent() else "",
         )
 
@@ -112,12 +120,12 @@ class DuplexAgent:
         Args:
             seed: Same seed and same input give the same output, whatever the chunking.
             sample_rate_hz: Rate of the audio that `Session.feed` takes and returns.
-            adapter: Name of one of `AgentConfig.adapters`, which is its folder's name; None is the model as it is.
+            adapter: Name of one of `AgentConfig.adapters`, which is its folder's name; None is `DuplexAgent.adapter`.
 
         Raises:
             ConfigError: If the seed or the rate is out of range, there is no such adapter, or nothing can be recorded.
         """
-        engine = self.engine.stream(seed=seed, sampling=self.sampling, adapter=adapter)
+        engine = self.engine.stream(seed=seed, sampling=self.sampling, adapter=adapter or self.adapter)
         if self._prompt is not None:
             engine.prefill(self._prompt.tokens, embeddings=self._prompt.embeddings)
         return Session(
@@ -156,8 +164,24 @@ def bundled_agent_facts() -> dict[str, str]:
     """Return what the default agent is called and, where it is trained, the SHA-256 of each of its weights files."""
     if not has_bundled_agent():
         return {"name": "untrained (seeded random weights)"}
-    files_of_weights = [path for path in sorted(BUNDLED.iterdir()) if path.suffix in (".safetensors", ".model")]
-    return {"name": BUNDLED.name} | {path.name: sha256(path.read_bytes()).hexdigest() for path in files_of_weights}
+    places = [path for path in sorted(BUNDLED.rglob("*")) if path.suffix in (".safetensors", ".model")]
+    digests = {path.relative_to(BUNDLED).as_posix(): sha256(path.read_bytes()).hexdigest() for path in places}
+    return {"name": BUNDLED.name} | digests
+
+
+def find_bundle(name: str | Path | None, cache: Path) -> Path:
+    """Return the folder or file of a model.
+
+    Args:
+        name: A path, `hf://owner/name`, or None or its name for the default agent.
+        cache: As `default_bundle` takes it.
+
+    Raises:
+        ConfigError: As `default_bundle`.
+        WeightsError: As `resolve`; MissingExtraError likewise.
+    """
+    is_default = name is None or (str(name) == BUNDLED.name and not Path(name).exists())
+    return default_bundle(cache) if name is None or is_default else resolve(name)
 
 
 def default_bundle(cache: Path) -> Path:

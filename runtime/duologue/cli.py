@@ -105,7 +105,9 @@ def _build_parser() -> argparse.ArgumentParser:
 def _add_conversation_options(parser: argparse.ArgumentParser, *, out: Path | None) -> None:
     parser.add_argument("--out", type=Path, default=out, required=out is None, metavar="DIR", help="where the files go")
     parser.add_argument(
-        "--agent", metavar="NAME", help="a Moshi-format folder or hf://owner/name (default: small agent)"
+        "--agent",
+        metavar="NAME",
+        help="a Moshi-format folder, hf://owner/name, or duologue-mini: the default agent before its alignment",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="agent settings, TOML or JSON")
     parser.add_argument("--engine", choices=("onnx", "torch"), help="step engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from adapter_case import CARD, EVERYTHING, write_adapter, write_base
 from duologue import AgentConfig, DuplexAgent
+from duologue.agent import bundled_agent_facts
 from duologue.errors import ConfigError, WeightsError
 from duologue.model.checkpoint import Checkpoint
 from duologue.talk.choice import AgentLoader, choice_names
@@ -69,6 +71,30 @@ def test_sessions_choose_by_name_and_share_everything_else(base: Path, adapters:
     assert not np.array_equal(heard["brisk"], heard["polite"])
     with pytest.raises(ConfigError, match="no adapter 'rude' is loaded; loaded: polite, brisk"):
         agent.session(adapter="rude")
+
+
+def test_the_default_agent_converses_aligned_and_is_its_base_by_name(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "duologue-mini"
+    shutil.copytree(base, folder)
+    monkeypatch.setattr("duologue.agent.BUNDLED", folder)
+    greedy = AgentConfig(temperature_text=0, temperature_audio=0)
+    frames = np.random.default_rng(0).uniform(-0.1, 0.1, (6, FRAME_SAMPLES)).astype(np.float32)
+
+    def said(agent: DuplexAgent) -> np.ndarray:
+        with agent.session() as session:
+            return np.concatenate([session.step(frame).pcm for frame in frames])
+
+    assert DuplexAgent.load(config=greedy).adapter is None
+    plain = said(DuplexAgent.load(config=greedy))
+    write_adapter(folder / "aligned", folder)
+    agent = DuplexAgent.load(config=greedy)
+    assert agent.adapter == "aligned"
+    assert not np.array_equal(said(agent), plain)
+    assert np.array_equal(said(DuplexAgent.load("duologue-mini", greedy)), plain)
+    facts = bundled_agent_facts()
+    assert "aligned/lora.safetensors" in facts
 
 
 def test_talk_offers_every_adapter(base: Path, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,12 +41,16 @@ def test_every_command_of_the_driver_is_one_that_exists() -> None:
         "export",
         "eval-codec",
         "eval-codec",
+        "synth",
+        "mine",
+        "train",
+        "export",
     ]
     assert names == order
     for arguments in aligner:
         _build_parser().parse_args(arguments)
     scripts = [command[1] for command in found if command[0] == "python"]
-    assert scripts == ["benchmarks/default_agent.py", "benchmarks/model_card.py"]
+    assert scripts == ["benchmarks/default_agent.py", "benchmarks/default_agent.py", "benchmarks/model_card.py"]
     for command in found:
         if command[0] == "python":
             script = [sys.executable, str(ROOT / command[1]), *command[2:]]
@@ -96,7 +100,7 @@ def results(**changes: Any) -> dict[str, Any]:
     }
 
 
-def write_card(tmp_path: Path, agent: dict[str, Any]) -> str:
+def write_card(tmp_path: Path, agent: dict[str, Any], base: dict[str, Any] | None = None) -> str:
     bundle = tmp_path / "bundle"
     if not bundle.is_dir():
         write_base(bundle)
@@ -116,8 +120,17 @@ def write_card(tmp_path: Path, agent: dict[str, Any]) -> str:
         "--history",
         "In two stages.",
     ]
+    if base is not None:
+        (tmp_path / "base.json").write_text(json.dumps(base))
+        arguments += ["--base", tmp_path / "base.json"]
     subprocess.run([sys.executable, CARD, *arguments], check=True, capture_output=True)
     return (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_the_card_tells_what_alignment_changed(tmp_path: Path) -> None:
+    card = write_card(tmp_path, results(), results(answered_within_2s=0.25))
+    assert "| what | value | 95 % CI | wanted | met | before alignment |" in card
+    assert "| share of user turns answered within 2 s | 0.50 | 0.40 to 0.60 | 0.85 to 1 | yes | 0.25 | 0.10 |" in card
 
 
 def test_the_card_tells_data_cost_behaviour_limits_and_hashes(tmp_path: Path) -> None:

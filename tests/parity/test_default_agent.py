@@ -67,8 +67,9 @@ def test_the_package_fits_a_wheel() -> None:
 @pytest.mark.skipif(not has_bundled_agent(), reason="the default agent of this checkout is untrained")
 def test_the_trained_agent_is_complete_and_small() -> None:
     folder = default_bundle(cache_folder(AgentConfig()))
-    files = {path.name for path in folder.iterdir()}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     weights = {"model.safetensors", "mimi.safetensors", "tokenizer.model"}
-    assert files == {"config.json", "mimi_config.json", "step.onnx", "MODEL_CARD.md", *weights}
+    aligned = {"aligned/config.json", "aligned/lora.safetensors"}
+    assert files == {"config.json", "mimi_config.json", "step.onnx", "MODEL_CARD.md", *weights, *aligned}
     stored = Checkpoint.open(folder)
     assert {ref.dtype for ref in stored.tensors.values()} == {"BF16"}

@@ -7,9 +7,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from duologue.agent import DuplexAgent, cache_folder, default_bundle
+from duologue.agent import DuplexAgent, cache_folder, find_bundle
 from duologue.config import AgentConfig
-from duologue.model.hub import resolve
 
 AGENT, BASE, HUMAN = "agent", "base", "recorded human"
 
@@ -47,7 +46,7 @@ class Contestant:
         # Activity is measured here, by one rule for all; the session's own meter need not run a network for it.
         settings = replace(config or AgentConfig(), user_detector="level")
         agent = DuplexAgent.load(source, settings)
-        folder = default_bundle(cache_folder(settings)) if source is None else resolve(source)
+        folder = find_bundle(source, cache_folder(settings))
         facts = [
             [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
             for path in sorted(Path(folder).rglob("*"))

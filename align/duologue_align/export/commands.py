@@ -54,14 +54,13 @@ def _export(options: argparse.Namespace) -> int:
 
 def _base_of(source: Path) -> Path:
     """Return the model that a training run began with, or else the default agent."""
-    from duologue.agent import cache_folder, default_bundle
+    from duologue.agent import cache_folder, find_bundle
     from duologue.config import AgentConfig
     from duologue.model.folder import read_json
-    from duologue.model.hub import resolve
 
     settings = source / "settings.json"
     model = read_json(settings).get("model") if settings.is_file() else ""
-    return resolve(str(model)) if model else default_bundle(cache_folder(AgentConfig()))
+    return find_bundle(model or None, cache_folder(AgentConfig()))
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -189,11 +188,10 @@ def open_bundle(model: str, *, text_prompt: str = "", voice_prompt: str = "") ->
         WeightsError: It cannot be read.
         ConfigError: It is not supported.
     """
-    from duologue.agent import cache_folder, default_bundle
+    from duologue.agent import cache_folder, find_bundle
     from duologue.config import AgentConfig
-    from duologue.model.hub import resolve
 
-    folder: str | Path = resolve(model) if model else default_bundle(cache_folder(AgentConfig()))
+    folder = find_bundle(model or None, cache_folder(AgentConfig()))
     return Bundle(Checkpoint.open(folder), text_prompt=text_prompt, voice_prompt=voice_prompt)
 
 

@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser: Of the command.
     """
     add = parser.add_argument
-    add("--agent", metavar="NAME", help="a Moshi-format folder or hf://owner/name (default: small agent)")
+    add("--agent", metavar="NAME", help="a Moshi-format folder or hf://owner/name (default: the bundled one)")
     add("--engine", choices=("onnx", "torch"), help="judge this engine and measure no other")
     add("--dtype", choices=("float32", "bfloat16"), help="judge this precision and measure no other")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where the model runs (default: cpu)")
