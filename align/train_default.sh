@@ -48,8 +48,8 @@ stage mine           0.1 duologue-align mine "$out/align" --out "$out/mined" --c
     --set skip_backchannels=true --set turn_min_s=3 --set interruption_min_s=2
 stage align          0.3 duologue-align train duologue --model "$bundle" --segments "$out/mined" --out "$out/align_run" \
     --threads 1 --resume --steps 36 --set run.groups=6 --set run.precision=bfloat16 --set reward.judge=similarity
-stage aligned        0   duologue-align export "$out/align_run" --base "$bundle" --lora-only --out "$bundle/aligned"
-stage eval-agent     1   python benchmarks/default_agent.py --bundle "$bundle" --adapter "$bundle/aligned" \
+stage aligned        0   duologue-align export "$out/align_run" --base "$bundle" --lora-only --out "$bundle/mini-aligned"
+stage eval-agent     1   python benchmarks/default_agent.py --bundle "$bundle" --adapter "$bundle/mini-aligned" \
     --data "$out/test" --json "$out/agent.json"
 stage card           0   python benchmarks/model_card.py --bundle "$bundle" --agent "$out/agent.json" --base "$out/base.json" \
     --codec "$out/codec_agent.json" --codec "$out/codec_unseen.json" --codec-run "$out/codec_run" --sft-run "$out/sft_run"

@@ -28,7 +28,7 @@ from duologue.untrained import write_untrained_bundle
 
 BUNDLED = Path(str(files("duologue") / "data" / "duologue-mini"))
 """Where the default agent lies in an installation that has it; its name loads it as it was before alignment."""
-ALIGNED = "aligned"
+ALIGNED = "mini-aligned"
 """Folder in there of the adapter with which the default agent converses."""
 UNTRAINED_NOTE = (
     "This agent is untrained: its weights are random, so it babbles. It shows the machinery, not a conversation."

@@ -88,13 +88,13 @@ def test_the_default_agent_converses_aligned_and_is_its_base_by_name(
 
     assert DuplexAgent.load(config=greedy).adapter is None
     plain = said(DuplexAgent.load(config=greedy))
-    write_adapter(folder / "aligned", folder)
+    write_adapter(folder / "mini-aligned", folder)
     agent = DuplexAgent.load(config=greedy)
-    assert agent.adapter == "aligned"
+    assert agent.adapter == "mini-aligned"
     assert not np.array_equal(said(agent), plain)
     assert np.array_equal(said(DuplexAgent.load("duologue-mini", greedy)), plain)
     facts = bundled_agent_facts()
-    assert "aligned/lora.safetensors" in facts
+    assert "mini-aligned/lora.safetensors" in facts
 
 
 def test_talk_offers_every_adapter(base: Path, adapters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_the_trained_agent_is_complete_and_small() -> None:
     folder = default_bundle(cache_folder(AgentConfig()))
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     weights = {"model.safetensors", "mimi.safetensors", "tokenizer.model"}
-    aligned = {"aligned/config.json", "aligned/lora.safetensors"}
+    aligned = {"mini-aligned/config.json", "mini-aligned/lora.safetensors"}
     assert files == {"config.json", "mimi_config.json", "step.onnx", "MODEL_CARD.md", *weights, *aligned}
     stored = Checkpoint.open(folder)
     assert {ref.dtype for ref in stored.tensors.values()} == {"BF16"}
