@@ -39,11 +39,12 @@ native-test: $(VENV)/.dev  ## The C++ tests
 test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK, PulseAudio)
 	@mkdir -p build
 	tests/sound_servers.sh
-	@# Side by side, because they wait most of the time, but for the one that keeps a core busy for a minute; each test
-	@# has a server of its own.
-	@printf '%s\n' jack conversation pulse profile | xargs -P 4 -I % sh -c 'timeout 300 $(BIN)/python -m pytest -q \
+	@# Side by side, because they wait most of the time, but for those that measure delays and the one that keeps a core
+	@# busy for a minute; each test has a server of its own.
+	@printf '%s\n' jack conversation pulse | xargs -P 4 -I % sh -c 'timeout 300 $(BIN)/python -m pytest -q \
 	  -m "audio and not slow" -k "not interpreter" tests/e2e/test_audio_%.py > build/test-audio-%.log 2>&1'; failed=$$?; \
 	  cat build/test-audio-*.log; exit $$failed
+	timeout 300 $(BIN)/python -m pytest -q -m "audio and not slow" tests/e2e/test_audio_profile.py
 	timeout 300 $(BIN)/python -m pytest -q -m audio -k interpreter tests/e2e/test_audio_jack.py
 
 cross:  ## The C++ tests on aarch64, under emulation; needs g++-aarch64-linux-gnu and qemu-user

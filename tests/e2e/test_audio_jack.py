@@ -117,7 +117,7 @@ def test_a_host_that_holds_its_interpreter_loses_no_audio(
     start_server()
     said = np.resize(AudioFile(demo_user).read(24_000), seconds * 24_000)
     user = seat_user(said)
-    with _echo(playout_ms=80.0) as live, GilHog() as hog:
+    with _echo(playout_ms=80.0) as live, GilHog(hold_ms=90.0) as hog:
         _settle(live)
         before = live.stats()
         heard, user_xruns = user.converse(len(said) + 12_000)

@@ -72,7 +72,9 @@ def test_expected_latency_is_what_the_clicks_measure(tmp_path: Path) -> None:
     parts = report["mouth_to_ear"]
     acoustic_ms = next(part["ms"] for part in parts if part["name"] == "acoustic delay")
     assert sum(part["ms"] for part in parts) == pytest.approx(report["mouth_to_ear_ms"])
-    assert report["mouth_to_ear_ms"] == pytest.approx(audio["agent_clicks"]["p50_ms"] + acoustic_ms, abs=PERIOD_MS)
+    waited = report["pressure"]["cpu_share"]
+    near_ms = PERIOD_MS if waited is None or waited < BUSY_SHARE else BUSY_OVERHEAD_MS
+    assert report["mouth_to_ear_ms"] == pytest.approx(audio["agent_clicks"]["p50_ms"] + acoustic_ms, abs=near_ms)
     # The agent is heard with the playout of a live conversation and not with one for the measurement.
     assert audio["loop_lag_ms"] != audio["bare_lag_ms"]
     assert audio["callbacks"][0]["gap"]["count"] > 100
