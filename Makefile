@@ -37,7 +37,7 @@ native-test: $(VENV)/.dev  ## The C++ tests
 	ctest --test-dir build/native --output-on-failure
 
 test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK, PulseAudio)
-	@mkdir -p build
+	@mkdir -p build && rm -f build/test-audio-*.log
 	tests/sound_servers.sh
 	@# Side by side, because they wait most of the time, but for those that measure delays and the one that keeps a core
 	@# busy for a minute; each test has a server of its own.
