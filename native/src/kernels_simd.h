@@ -19,47 +19,81 @@ namespace duologue {
 namespace DUOLOGUE_SIMD_NAMESPACE {
 namespace {
 
-// Scales, then writes one register of results; `columns` < kLanes where the last panel is not full.
-DUOLOGUE_INLINE void finish(const GemmCall& call, Vec value, int row, int column, int columns) {
-  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(row) * call.w.n + column;
-  if (call.w.scale != nullptr) value *= load(call.w.scale + column);
-  if (call.w.bias != nullptr) value += load(call.w.bias + column);
-  if (columns >= kLanes) {
-    if (call.residual != nullptr) value += load(call.residual + at);
-    if (call.raw != nullptr) store(call.raw + at, value);
-    if (call.activated != nullptr) store(call.activated + at, activate(call.activation, value));
-    return;
-  }
-  for (int lane = 0; lane < columns && call.residual != nullptr; ++lane)
-    value[lane] += call.residual[at + lane];
-  for (int lane = 0; lane < columns && call.raw != nullptr; ++lane) call.raw[at + lane] = value[lane];
-  if (call.activated == nullptr) return;
-  const Vec activated = activate(call.activation, value);
-  for (int lane = 0; lane < columns; ++lane) call.activated[at + lane] = activated[lane];
+#define DUOLOGUE_NOINLINE __attribute__((noinline))
+
+// Writes the activations of whole registers; apart from the products, so that it is compiled once.
+template <int VECTORS>
+DUOLOGUE_NOINLINE void write_activated(const GemmCall& call, const Vec* values, int rows, std::ptrdiff_t at) {
+  const auto each = [&](const auto& function) {
+    for (int i = 0; i < rows; ++i) {
+      float* to = call.activated + at + static_cast<std::ptrdiff_t>(i) * call.w.n;
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS; ++v) store(to + v * kLanes, function(values[i * VECTORS + v]));
+    }
+  };
+  if (call.activation == Activation::kElu) return each(elu);
+  if (call.activation == Activation::kGelu) return each(gelu);
+  each([](Vec value) { return value; });
 }
 
-// Through memory, so that the activation is compiled once instead of once per register.
-template <int ROWS, int VECTORS>
-DUOLOGUE_INLINE void finish_block(const GemmCall& call, const Vec (&sums)[ROWS][VECTORS], int row,
-                                  int column) {
-  Vec results[ROWS * VECTORS];
-#pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 16
-    for (int v = 0; v < VECTORS; ++v) results[i * VECTORS + v] = sums[i][v];
-  }
-#pragma GCC unroll 1
-  for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 1
+// The same for a panel that ends behind the last column, with the residual.
+template <int VECTORS>
+DUOLOGUE_NOINLINE void write_some_columns(const GemmCall& call, const Vec* values, int rows,
+                                          std::ptrdiff_t at, int columns) {
+  for (int i = 0; i < rows; ++i) {
     for (int v = 0; v < VECTORS; ++v) {
-      const int at = column + v * kLanes;
-      if (at < call.w.n) finish(call, results[i * VECTORS + v], row + i, at, call.w.n - at);
+      const std::ptrdiff_t begin = at + static_cast<std::ptrdiff_t>(i) * call.w.n + v * kLanes;
+      const int lanes = columns - v * kLanes < kLanes ? columns - v * kLanes : kLanes;
+      Vec value = values[i * VECTORS + v];
+      for (int lane = 0; lane < lanes && call.residual != nullptr; ++lane)
+        value[lane] += call.residual[begin + lane];
+      for (int lane = 0; lane < lanes && call.raw != nullptr; ++lane) call.raw[begin + lane] = value[lane];
+      if (call.activated == nullptr) continue;
+      value = activate(call.activation, value);
+      for (int lane = 0; lane < lanes; ++lane) call.activated[begin + lane] = value[lane];
     }
   }
 }
 
+// Scales and adds what the product still lacks, and writes it.
+template <int ROWS, int VECTORS>
+DUOLOGUE_INLINE void finish_block(const GemmCall& call, Vec (&sums)[ROWS][VECTORS], int row, int column) {
+  const auto each = [&](const auto& function) {
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 16
+      for (int v = 0; v < VECTORS; ++v) function(i, v);
+    }
+  };
+  if (call.w.scale != nullptr)
+    each([&](int i, int v) { sums[i][v] *= load(call.w.scale + column + v * kLanes); });
+  if (call.w.bias != nullptr)
+    each([&](int i, int v) { sums[i][v] += load(call.w.bias + column + v * kLanes); });
+  const std::ptrdiff_t n = call.w.n;
+  const std::ptrdiff_t at = row * n + column;
+  const bool is_whole = column + VECTORS * kLanes <= n;
+  if (is_whole && call.residual != nullptr)
+    each([&](int i, int v) { sums[i][v] += load(call.residual + at + i * n + v * kLanes); });
+  if (is_whole && call.raw != nullptr)
+    each([&](int i, int v) { store(call.raw + at + i * n + v * kLanes, sums[i][v]); });
+  if (is_whole && call.activated == nullptr) return;
+  Vec values[ROWS * VECTORS];
+  each([&](int i, int v) { values[i * VECTORS + v] = sums[i][v]; });
+  if (is_whole) return write_activated<VECTORS>(call, values, ROWS, at);
+  write_some_columns<VECTORS>(call, values, ROWS, at, call.w.n - column);
+}
+
 // Rows few enough to read every weight once, from memory, fetch this far ahead to hide its latency.
 constexpr int kAheadBytes = 4096;
+
+// `count` stored values, kAheadBytes after `from`.
+template <typename Stored>
+DUOLOGUE_INLINE void fetch_ahead(const Stored* from, int count) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(Stored));
+#pragma GCC unroll 16
+  for (int i = 0; i < count; i += kLine)
+    __builtin_prefetch(from + i + kAheadBytes / static_cast<int>(sizeof(Stored)));
+}
 
 // ROWS rows against one panel of VECTORS registers, sums in registers from first to last k.
 template <typename Weight, int ROWS, int VECTORS>
@@ -79,13 +113,7 @@ void block(const GemmCall& call, const void* panel, int block_index, int row, in
     Vec w[VECTORS];
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) w[v] = load(weights + v * kLanes);
-    if (ROWS <= kNarrowRows) {
-      constexpr int kLine = 64 / static_cast<int>(sizeof(Weight));
-#pragma GCC unroll 16
-      for (int v = 0; v < VECTORS * kLanes; v += kLine) {
-        __builtin_prefetch(weights + v + kAheadBytes / static_cast<int>(sizeof(Weight)));
-      }
-    }
+    if (ROWS <= kNarrowRows) fetch_ahead(weights, VECTORS * kLanes);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
       const Vec x = splat(a[i * stride + k]);
@@ -119,11 +147,7 @@ void dot_block(const GemmCall& call, const void* panel, int block_index, int row
     VecInt w[VECTORS];
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) w[v] = load_int(weights + v * kLanes * kDotDepth);
-    if (ROWS <= kNarrowRows) {
-#pragma GCC unroll 16
-      for (int v = 0; v < VECTORS * kLanes * kDotDepth; v += 64)
-        __builtin_prefetch(weights + v + kAheadBytes);
-    }
+    if (ROWS <= kNarrowRows) fetch_ahead(weights, VECTORS * kLanes * kDotDepth);
 #pragma GCC unroll 16
     for (int i = 0; i < PLANES * ROWS; ++i) {
       std::int32_t x = 0;
@@ -158,20 +182,33 @@ void round(const GemmCall& call, int block_index) {
   const float* from = call.a + call.w.block_begin(block_index, call.rows) * call.a_stride;
   const std::ptrdiff_t count = call.block_span(block_index);
   const std::ptrdiff_t whole = count / kLanes * kLanes;
-  Vec low = splat(0.0F);
-  Vec high = splat(0.0F);
-  for (std::ptrdiff_t i = 0; i < whole; i += kLanes) {
-    const Vec x = load(from + i);
-    low = x < low ? x : low;
-    high = x > high ? x : high;
+  constexpr int kChains = 4;  // a comparison waits for the one before
+  Vec low[kChains] = {};
+  Vec high[kChains] = {};
+  std::ptrdiff_t i = 0;
+  for (; i + kChains * kLanes <= whole; i += kChains * kLanes) {
+#pragma GCC unroll 16
+    for (int chain = 0; chain < kChains; ++chain) {
+      const Vec x = load(from + i + chain * kLanes);
+      low[chain] = min_vec(x, low[chain]);
+      high[chain] = max_vec(x, high[chain]);
+    }
+  }
+  for (; i < whole; i += kLanes) {
+    low[0] = min_vec(load(from + i), low[0]);
+    high[0] = max_vec(load(from + i), high[0]);
+  }
+  for (int chain = 1; chain < kChains; ++chain) {
+    low[0] = min_vec(low[chain], low[0]);
+    high[0] = max_vec(high[chain], high[0]);
   }
   float least = 0.0F;
   float most = 1e-30F;
   for (int lane = 0; lane < kLanes; ++lane) {
-    least = low[lane] < least ? low[lane] : least;
-    most = high[lane] > most ? high[lane] : most;
+    least = low[0][lane] < least ? low[0][lane] : least;
+    most = high[0][lane] > most ? high[0][lane] : most;
   }
-  for (std::ptrdiff_t i = whole; i < count; ++i) {
+  for (; i < count; ++i) {
     least = from[i] < least ? from[i] : least;
     most = from[i] > most ? from[i] : most;
   }
@@ -195,10 +232,10 @@ void round(const GemmCall& call, int block_index) {
       *reinterpret_cast<Bytes*>(second + at) =
           __builtin_convertvector(bits + DUOLOGUE_SIMD_LOWEST_BYTE, Bytes);
   };
-  for (std::ptrdiff_t i = 0; i < whole; i += kLanes) put(i, load(from + i));
+  for (i = 0; i < whole; i += kLanes) put(i, load(from + i));
   if (whole == count) return;
   Vec rest = splat(0.0F);
-  for (std::ptrdiff_t i = whole; i < count; ++i) rest[i - whole] = from[i];
+  for (; i < count; ++i) rest[i - whole] = from[i];
   put(whole, rest);
 }
 
@@ -243,50 +280,62 @@ const Blocks& blocks_for(const PackedMatrix& w) {
   return is_narrow ? kNarrow<float> : kTall<float>;
 }
 
+// A matrix this small stays in the second cache, so that a block of rows can be done with, written in one
+// stretch and read again from the first cache, before the next one.
+constexpr std::ptrdiff_t kSmallMatrix = 128 * 1024;
+
 void gemm(const GemmCall& call, const GemmPart& part) {
   const PackedMatrix& w = call.w;
   const Blocks& kernels = blocks_for(w);
-  for (int panel = part.panel_begin; panel < part.panel_end; ++panel) {
-    const auto* weights = static_cast<const char*>(w.data) + panel * w.panel_bytes();
-    for (int i = part.block_begin; i < part.block_end; ++i) {
-      const int row = w.block_begin(i, call.rows);
-      const int rows = w.block_begin(i + 1, call.rows) - row;
-      kernels.by_rows[rows - 1](call, weights, i, row, panel * w.panel);
+  const auto multiply = [&](int panel, int block) {
+    const int row = w.block_begin(block, call.rows);
+    const int rows = w.block_begin(block + 1, call.rows) - row;
+    kernels.by_rows[rows - 1](call, static_cast<const char*>(w.data) + panel * w.panel_bytes(), block, row,
+                              panel * w.panel);
+  };
+  if (w.panels() * w.panel_bytes() <= kSmallMatrix) {
+    for (int block = part.block_begin; block < part.block_end; ++block) {
+      for (int panel = part.panel_begin; panel < part.panel_end; ++panel) multiply(panel, block);
     }
+    return;
+  }
+  for (int panel = part.panel_begin; panel < part.panel_end; ++panel) {
+    for (int block = part.block_begin; block < part.block_end; ++block) multiply(panel, block);
   }
 }
 
-// Scores of QUERIES queries against BLOCKS blocks of 16 keys.
-template <typename Cached, int QUERIES, int BLOCKS>
-DUOLOGUE_INLINE void score_blocks(const AttendCall& call, int query, int block) {
+// Scores of QUERIES queries against a block of 16 keys; head_dim is even.
+template <typename Cached, int QUERIES>
+DUOLOGUE_INLINE void score_block(const AttendCall& call, int query, int block) {
   constexpr int kVectors = kKeyBlock / kLanes;
-  Vec sums[QUERIES][BLOCKS * kVectors];
+  constexpr int kChains = 2;  // sums of its own for every other dimension: additions wait for one another
+  Vec sums[QUERIES][kChains][kVectors];
 #pragma GCC unroll 16
   for (int i = 0; i < QUERIES; ++i) {
 #pragma GCC unroll 16
-    for (int v = 0; v < BLOCKS * kVectors; ++v) sums[i][v] = splat(0.0F);
+    for (int v = 0; v < kChains * kVectors; ++v) sums[i][v / kVectors][v % kVectors] = splat(0.0F);
   }
-  const std::ptrdiff_t block_size = static_cast<std::ptrdiff_t>(call.head_dim) * kKeyBlock;
-  const Cached* keys = static_cast<const Cached*>(call.keys) + block * block_size;
+  const Cached* keys =
+      static_cast<const Cached*>(call.keys) + static_cast<std::ptrdiff_t>(block) * call.head_dim * kKeyBlock;
   const float* q = call.q + query * call.q_stride;
-  for (int d = 0; d < call.head_dim; ++d) {
+  for (int d = 0; d < call.head_dim; d += kChains) {
+    fetch_ahead(keys, kChains * kKeyBlock);
 #pragma GCC unroll 16
-    for (int b = 0; b < BLOCKS; ++b) {
+    for (int chain = 0; chain < kChains; ++chain) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        const Cached* at = keys + b * block_size + d * kKeyBlock + v * kLanes;
-        const Vec key = load(at);
-        if (v == 0) __builtin_prefetch(at + BLOCKS * block_size);
+        const Vec key = load(keys + chain * kKeyBlock + v * kLanes);
 #pragma GCC unroll 16
-        for (int i = 0; i < QUERIES; ++i) sums[i][b * kVectors + v] += q[i * call.q_stride + d] * key;
+        for (int i = 0; i < QUERIES; ++i) sums[i][chain][v] += q[i * call.q_stride + d + chain] * key;
       }
     }
+    keys += kChains * kKeyBlock;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < QUERIES; ++i) {
     float* scores = call.scores + static_cast<std::ptrdiff_t>(query + i) * call.capacity + block * kKeyBlock;
 #pragma GCC unroll 16
-    for (int v = 0; v < BLOCKS * kVectors; ++v) store(scores + v * kLanes, sums[i][v]);
+    for (int v = 0; v < kVectors; ++v) store(scores + v * kLanes, sums[i][0][v] + sums[i][1][v]);
   }
 }
 
@@ -331,12 +380,10 @@ DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const 
   for (int slot = 0; slot < call.used; ++slot) {
     const Cached* value = static_cast<const Cached*>(call.values) +
                           static_cast<std::ptrdiff_t>(slot) * call.value_stride + column;
+    fetch_ahead(value, VECTORS * kLanes);
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) {
       const Vec x = load(value + v * kLanes);
-      constexpr int kLine = 64 / static_cast<int>(sizeof(Cached));
-      if (v * kLanes % kLine == 0)
-        __builtin_prefetch(value + v * kLanes + kAheadBytes / static_cast<int>(sizeof(Cached)));
 #pragma GCC unroll 16
       for (int i = 0; i < QUERIES; ++i) sums[i][v] += scores[i * call.capacity + slot] * x;
     }
@@ -354,10 +401,8 @@ DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const 
 
 template <typename Cached, int QUERIES>
 void attend_rows(const AttendCall& call, int query) {
-  const int blocks = call.used / kKeyBlock;
-  int block = 0;
-  for (; block + 4 <= blocks; block += 4) score_blocks<Cached, QUERIES, 4>(call, query, block);
-  for (; block < blocks; ++block) score_blocks<Cached, QUERIES, 1>(call, query, block);
+  for (int block = 0; block < call.used / kKeyBlock; ++block)
+    score_block<Cached, QUERIES>(call, query, block);
   float totals[QUERIES];
   for (int i = 0; i < QUERIES; ++i) totals[i] = softmax(call, query + i);
   constexpr int kWide = 4 * kLanes > kKeyBlock ? 4 * kLanes : kKeyBlock;

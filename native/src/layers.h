@@ -1,6 +1,7 @@
 // The layers of one Mimi as the kernels want them: packed matrices and the numbers around them.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "arena.h"
@@ -66,10 +67,22 @@ struct TransformerLayers {
   std::vector<TransformerLayer> layers;
 };
 
+// The centroids of one codebook twice: in bytes, a quarter of the memory to read for every vector, and as
+// they are, for the few that the bytes cannot tell apart.
+struct CodebookLayer {
+  PackedMatrix rough;                 // [codebook_dim][cardinality] = -c in bytes, bias |c|^2 / 2
+  const float* centroids = nullptr;   // [cardinality][codebook_dim]
+  const float* half_norms = nullptr;  // [cardinality] |c|^2 / 2
+  float slack =
+      0.0F;  // a product of `rough` with a vector x is never further than slack * |x| from the truth
+
+  const float* centroid(int code) const { return centroids + static_cast<std::ptrdiff_t>(code) * rough.k; }
+};
+
 struct QuantizerLayers {
-  PackedMatrix input;                   // [dimension][2 * codebook_dim]: semantic beside acoustic
-  std::vector<PackedMatrix> codebooks;  // [codebook_dim][cardinality] = -c, bias |c|^2 / 2
-  PackedMatrix output;                  // [2 * codebook_dim][dimension]
+  PackedMatrix input;  // [dimension][2 * codebook_dim]: semantic beside acoustic
+  std::vector<CodebookLayer> codebooks;
+  PackedMatrix output;  // [2 * codebook_dim][dimension]
 };
 
 struct MimiLayers {

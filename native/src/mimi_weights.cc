@@ -237,7 +237,7 @@ class Builder {
     layers->upsample = packer_.vector(taps_first.data(), 2 * steps * width);
   }
 
-  PackedMatrix codebook(const std::string& name, bool is_kept) {
+  CodebookLayer codebook(const std::string& name, bool is_kept) {
     const int width = config_.codebook_dim;
     const int bins = config_.cardinality;
     packer_.take(name + "_initialized", {1}, {name + "inited"});
@@ -245,25 +245,10 @@ class Builder {
     const Tensor sum =
         packer_.take(name + "embedding_sum", {bins, width}, {name + "embed_avg", name + "embed_sum"});
     if (!is_kept) return {};
-    std::vector<float> negated = packer_.packing() ? sum.copy() : std::vector<float>();
-    std::vector<float> half_norms(static_cast<std::size_t>(bins));
-    for (std::size_t i = 0; i < negated.size() / width; ++i) {
-      const float weight = std::fmax(usage.data()[i], 1e-5F);
-      double norm = 0.0;
-      for (int c = 0; c < width; ++c) {
-        float& value = negated[i * width + c];
-        value = -(value / weight);
-        norm += static_cast<double>(value) * value;
-      }
-      half_norms[i] = static_cast<float>(norm / 2.0);
-    }
-    SourceLayout source;
-    source.base = negated.data();
-    source.inner_k = width;
-    source.inner_n = bins;
-    source.inner_k_step = 1;
-    source.inner_n_step = width;
-    return packer_.matrix(width, bins, 1, source, half_norms.data(), bins, {});
+    std::vector<float> centroids = packer_.packing() ? sum.copy() : std::vector<float>();
+    for (std::size_t i = 0; i < centroids.size(); ++i)
+      centroids[i] /= std::fmax(usage.data()[i / static_cast<std::size_t>(width)], 1e-5F);
+    return packer_.codebook(width, bins, std::move(centroids));
   }
 
   void quantizer(QuantizerLayers* out) {
@@ -280,7 +265,7 @@ class Builder {
       const int index = is_semantic ? i : i - config_.semantic_codebooks;
       const std::string name = std::string("quantizer.") + (is_semantic ? "rvq_first" : "rvq_rest") +
                                ".vq.layers." + std::to_string(index) + "._codebook.";
-      const PackedMatrix packed = codebook(name, i < num_codebooks_);
+      const CodebookLayer packed = codebook(name, i < num_codebooks_);
       if (i < num_codebooks_) out->codebooks.push_back(packed);
     }
     const Tensor first_out = packer_.take("quantizer.rvq_first.output_proj.weight", {outer, width, 1});

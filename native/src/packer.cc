@@ -247,4 +247,34 @@ PackedMatrix Packer::linear(int k, int n, int rows, const float* values, Storage
   return matrix(k, n, rows, source, nullptr, 0, storage);
 }
 
+CodebookLayer Packer::codebook(int width, int bins, std::vector<float> centroids) {
+  CodebookLayer layer;
+  std::vector<float> half_norms(static_cast<std::size_t>(bins));
+  for (std::size_t i = 0; i < centroids.size() / static_cast<std::size_t>(width); ++i) {
+    double power = 0.0;
+    double largest = 0.0;
+    for (int c = 0; c < width; ++c) {
+      const double value = centroids[i * static_cast<std::size_t>(width) + static_cast<std::size_t>(c)];
+      power += value * value;
+      largest = std::max(largest, std::fabs(value));
+    }
+    half_norms[i] = static_cast<float>(power / 2.0);
+    // Cauchy and Schwarz: a centroid's values are off by half a step each, those of x, where they become two
+    // bytes, by |x| / 65533; the rest of the allowance is for float arithmetic.
+    const double error = std::sqrt(width) * (largest / 254.0 + std::sqrt(power) / 30000.0);
+    layer.slack = std::max(layer.slack, static_cast<float>(error));
+  }
+  layer.centroids = vector(centroids.data(), bins * width);
+  layer.half_norms = vector(half_norms.data(), bins);
+  for (float& value : centroids) value = -value;
+  SourceLayout source;
+  source.base = centroids.data();
+  source.inner_k = width;
+  source.inner_n = bins;
+  source.inner_k_step = 1;
+  source.inner_n_step = width;
+  layer.rough = matrix(width, bins, 1, source, half_norms.data(), bins, {Format::kInt8, 2});
+  return layer;
+}
+
 }  // namespace duologue

@@ -10,6 +10,7 @@
 #include "duologue/mimi_weights.h"
 #include "duologue/status.h"
 #include "kernels.h"
+#include "layers.h"
 #include "safetensors.h"
 
 namespace duologue {
@@ -94,6 +95,8 @@ class Packer {
                       Storage storage);
   // The same from a dense [n][k].
   PackedMatrix linear(int k, int n, int rows, const float* values, Storage storage);
+  // Centroids [bins][width]; empty in the first run.
+  CodebookLayer codebook(int width, int bins, std::vector<float> centroids);
 
  private:
   void* reserve(std::size_t bytes);

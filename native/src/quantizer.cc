@@ -1,8 +1,24 @@
 #include "quantizer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace duologue {
+namespace {
+
+double dot(const float* a, const float* b, int n) {
+  constexpr int kSums = 4;  // one would wait for itself
+  double sums[kSums] = {};
+  int i = 0;
+  for (; i + kSums <= n; i += kSums) {
+    for (int s = 0; s < kSums; ++s) sums[s] += static_cast<double>(a[i + s]) * b[i + s];
+  }
+  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * b[i];
+  return sums[0] + sums[1] + sums[2] + sums[3];
+}
+
+}  // namespace
 
 void Quantizer::build(Workspace* workspace, const MimiConfig& config, const QuantizerLayers& layers) {
   layers_ = &layers;
@@ -13,11 +29,27 @@ void Quantizer::build(Workspace* workspace, const MimiConfig& config, const Quan
   distances_ = workspace->scratch(static_cast<std::size_t>(config.cardinality));
 }
 
-void Quantizer::add_centroid(const PackedMatrix& codebook, int code, float sign, float* vector) const {
-  const int panel = codebook.panel;
-  const float* centroid = static_cast<const float*>(codebook.data) +
-                          static_cast<std::ptrdiff_t>(code / panel) * codebook.k * panel + code % panel;
-  for (int i = 0; i < width_; ++i) vector[i] -= sign * centroid[static_cast<std::ptrdiff_t>(i) * panel];
+int Quantizer::nearest(Runner* runner, const CodebookLayer& codebook, const float* x) {
+  GemmCall call;
+  call.w = codebook.rough;
+  call.a = x;
+  call.a_stride = call.w.k;
+  call.rows = 1;
+  call.raw = distances_;
+  runner->gemm(call);
+  int code = runner->kernels().argmin(distances_, call.w.n);
+  // Whatever is nearest cannot lie beyond the best by more than both may be wrong.
+  const float limit =
+      distances_[code] + 2.0F * codebook.slack * static_cast<float>(std::sqrt(dot(x, x, width_)));
+  double least = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < call.w.n; ++i) {
+    if (!(distances_[i] <= limit)) continue;
+    const double distance = codebook.half_norms[i] - dot(x, codebook.centroid(i), width_);
+    if (distance >= least) continue;
+    least = distance;
+    code = i;
+  }
+  return code;
 }
 
 void Quantizer::encode(Runner* runner, const float* latent, int32_t* codes) {
@@ -32,12 +64,10 @@ void Quantizer::encode(Runner* runner, const float* latent, int32_t* codes) {
   for (int i = 0; i < count; ++i) {
     // The acoustic codebooks quantise the same latent anew, not what the semantic one left over.
     float* residual = residuals_ + (i < semantic_ ? 0 : width_);
-    call.w = layers_->codebooks[static_cast<std::size_t>(i)];
-    call.a = residual;
-    call.raw = distances_;
-    runner->gemm(call);
-    codes[i] = runner->kernels().argmin(distances_, call.w.n);
-    add_centroid(call.w, codes[i], -1.0F, residual);
+    const CodebookLayer& codebook = layers_->codebooks[static_cast<std::size_t>(i)];
+    codes[i] = nearest(runner, codebook, residual);
+    const float* centroid = codebook.centroid(codes[i]);
+    for (int c = 0; c < width_; ++c) residual[c] -= centroid[c];
   }
 }
 
@@ -45,8 +75,9 @@ void Quantizer::decode(Runner* runner, const int32_t* codes, float* latent) {
   std::fill(sums_, sums_ + 2 * width_, 0.0F);
   const int count = static_cast<int>(layers_->codebooks.size());
   for (int i = 0; i < count; ++i) {
-    add_centroid(layers_->codebooks[static_cast<std::size_t>(i)], codes[i], 1.0F,
-                 sums_ + (i < semantic_ ? 0 : width_));
+    const float* centroid = layers_->codebooks[static_cast<std::size_t>(i)].centroid(codes[i]);
+    float* sums = sums_ + (i < semantic_ ? 0 : width_);
+    for (int c = 0; c < width_; ++c) sums[c] += centroid[c];
   }
   GemmCall call;
   call.w = layers_->output;

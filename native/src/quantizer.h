@@ -19,8 +19,8 @@ class Quantizer {
   void decode(Runner* runner, const int32_t* codes, float* latent);
 
  private:
-  // Adds `sign` times the centroid to `vector`; the packed matrix holds centroids negated.
-  void add_centroid(const PackedMatrix& codebook, int code, float sign, float* vector) const;
+  // The code of the centroid nearest to x[codebook_dim].
+  int nearest(Runner* runner, const CodebookLayer& codebook, const float* x);
   const QuantizerLayers* layers_ = nullptr;
   int semantic_ = 1;
   int width_ = 0;

@@ -68,31 +68,57 @@ DUOLOGUE_INLINE float sum_lanes(Vec value) {
   return total;
 }
 
-// exp for x <= 88; below -87 the result is below 1e-37. Range reduction by ln 2 in two parts, then a
-// polynomial.
+// The larger of each pair.
+DUOLOGUE_INLINE Vec max_vec(Vec a, Vec b) {
+#if DUOLOGUE_SIMD_LANES == 16
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_max_ps(0xFFFF, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// The smaller of each pair.
+DUOLOGUE_INLINE Vec min_vec(Vec a, Vec b) {
+#if DUOLOGUE_SIMD_LANES == 16
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_min_ps(0xFFFF, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// exp for x <= 88; below -87 the result is below 1e-37. x = n ln 2 + r, then a polynomial for exp(r), of
+// degree 6 and 3e-9 from it at most.
 DUOLOGUE_INLINE Vec exp_vec(Vec x) {
-  const Vec lowest = splat(-87.0F);
-  x = x > lowest ? x : lowest;
+  x = max_vec(x, splat(-87.0F));
+#if DUOLOGUE_SIMD_LANES == 16
+  const Vec n = reinterpret_cast<Vec>(
+      _mm512_maskz_roundscale_ps(0xFFFF, reinterpret_cast<__m512>(x * 1.44269504F), _MM_FROUND_NO_EXC));
+#else
   const Vec magic = splat(12582912.0F);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
   const Vec shifted = x * 1.44269504F + magic;
   const Vec n = shifted - magic;
-  Vec r = x - n * 0.693145752F;
-  r = r - n * 1.42860677e-6F;
-  Vec p = r * 1.98412698e-4F + 1.38888889e-3F;
-  p = p * r + 8.33333333e-3F;
-  p = p * r + 4.16666667e-2F;
-  p = p * r + 1.66666667e-1F;
-  p = p * r + 0.5F;
-  p = p * r * r + r + 1.0F;
+#endif
+  const Vec r = x - n * 0.693147182F;
+  Vec p = r * 1.38146132e-3F + 8.36870983e-3F;
+  p = p * r + 4.16683874e-2F;
+  p = p * r + 1.66665207e-1F;
+  p = p * r + 4.99999935e-1F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+#if DUOLOGUE_SIMD_LANES == 16
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_scalef_ps(0xFFFF, reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
   const VecInt scale = (reinterpret_cast<VecInt>(shifted) + 127) << 23;
   return p * reinterpret_cast<Vec>(scale);
+#endif
 }
 
 DUOLOGUE_INLINE Vec elu(Vec x) {
-  const Vec zero = splat(0.0F);
-  const Vec negative = x < zero ? x : zero;
-  const Vec below = exp_vec(negative) - 1.0F;
-  return x > zero ? x : below;
+  const Vec positive = max_vec(x, Vec{});
+  return positive + (exp_vec(x - positive) - 1.0F);
 }
 
 // x * Phi(x); the normal tail is the rational-exponential form of Abramowitz and Stegun 7.1.26, error

@@ -38,8 +38,7 @@ void keep(float value, std::uint16_t* to) {
 struct HeadJob {
   const Kernels* kernels;
   const AttendCall* first;
-  std::ptrdiff_t key_bytes;
-  std::ptrdiff_t value_bytes;
+  std::ptrdiff_t ring_bytes;
   std::ptrdiff_t score_step;
 };
 
@@ -48,8 +47,8 @@ void attend_head(const void* context, int head) {
   AttendCall call = *job.first;
   call.q += static_cast<std::ptrdiff_t>(head) * call.head_dim;
   call.out += static_cast<std::ptrdiff_t>(head) * call.head_dim;
-  call.keys = static_cast<const unsigned char*>(call.keys) + head * job.key_bytes;
-  call.values = static_cast<const unsigned char*>(call.values) + head * job.value_bytes;
+  call.keys = static_cast<const unsigned char*>(call.keys) + head * job.ring_bytes;
+  call.values = static_cast<const unsigned char*>(call.values) + head * job.ring_bytes;
   call.scores += head * job.score_step;
   job.kernels->attend(call);
 }
@@ -78,15 +77,12 @@ void Transformer::build(Workspace* workspace, const MimiConfig& config, const Tr
   visible_.resize(static_cast<std::size_t>(steps_));
 
   const std::size_t rows = static_cast<std::size_t>(steps_);
-  const std::size_t rings = static_cast<std::size_t>(config.num_layers) * static_cast<std::size_t>(heads_) *
-                            static_cast<std::size_t>(capacity_);
+  const std::size_t rings = static_cast<std::size_t>(config.num_layers) * static_cast<std::size_t>(heads_);
   position_ = reinterpret_cast<std::int64_t*>(workspace->scratch(2));
   cosines_ = workspace->scratch(rows * frequencies_.size());
   sines_ = workspace->scratch(rows * frequencies_.size());
-  const std::size_t key_bytes = rings * static_cast<std::size_t>(head_dim_) * size_of(cache);
-  const std::size_t value_bytes = rings * static_cast<std::size_t>(value_stride_) * size_of(cache);
-  keys_ = workspace->scratch(key_bytes / sizeof(float));
-  values_ = workspace->scratch(value_bytes / sizeof(float));
+  const std::size_t bytes = rings * static_cast<std::size_t>(ring_bytes());
+  rings_ = workspace->scratch(bytes / sizeof(float));
   stream_ = workspace->scratch(rows * static_cast<std::size_t>(width_));
   normed_ = workspace->scratch(rows * static_cast<std::size_t>(width_));
   qkv_ = workspace->scratch(rows * 3 * static_cast<std::size_t>(width_));
@@ -94,18 +90,24 @@ void Transformer::build(Workspace* workspace, const MimiConfig& config, const Tr
   hidden_ = workspace->scratch(rows * static_cast<std::size_t>(feedforward_));
   scores_ = workspace->scratch(rows * static_cast<std::size_t>(heads_) * static_cast<std::size_t>(capacity_));
   workspace->keep(position_, sizeof *position_);
-  workspace->keep(keys_, key_bytes);
-  workspace->keep(values_, value_bytes);
+  workspace->keep(rings_, bytes);
+}
+
+std::ptrdiff_t Transformer::key_bytes() const {
+  return static_cast<std::ptrdiff_t>(capacity_) * head_dim_ * static_cast<std::ptrdiff_t>(size_of(cache_));
+}
+
+std::ptrdiff_t Transformer::ring_bytes() const {
+  return key_bytes() + static_cast<std::ptrdiff_t>(capacity_) * value_stride_ *
+                           static_cast<std::ptrdiff_t>(size_of(cache_));
 }
 
 void* Transformer::keys(int layer, int head) const {
-  const std::ptrdiff_t ring = static_cast<std::ptrdiff_t>(layer) * heads_ + head;
-  return at_byte(keys_, ring * capacity_ * head_dim_ * static_cast<std::ptrdiff_t>(size_of(cache_)));
+  return at_byte(rings_, (static_cast<std::ptrdiff_t>(layer) * heads_ + head) * ring_bytes());
 }
 
 void* Transformer::values(int layer, int head) const {
-  const std::ptrdiff_t ring = static_cast<std::ptrdiff_t>(layer) * heads_ + head;
-  return at_byte(values_, ring * capacity_ * value_stride_ * static_cast<std::ptrdiff_t>(size_of(cache_)));
+  return at_byte(keys(layer, head), key_bytes());
 }
 
 // Angles and visible slots of this frame's steps; the same in every layer.
@@ -188,9 +190,7 @@ void Transformer::attend(Runner* runner, int layer) {
   call.scores = scores_;
   call.out = attended_;
   call.out_stride = width_;
-  const auto unit = static_cast<std::ptrdiff_t>(size_of(cache_));
-  const HeadJob job{&runner->kernels(), &call, unit * capacity_ * head_dim_, unit * capacity_ * value_stride_,
-                    static_cast<std::ptrdiff_t>(steps_) * capacity_};
+  const HeadJob job{&runner->kernels(), &call, ring_bytes(), static_cast<std::ptrdiff_t>(steps_) * capacity_};
   runner->count_bytes(static_cast<std::size_t>(heads_) * static_cast<std::size_t>(used_) *
                       static_cast<std::size_t>(head_dim_ + value_stride_) * size_of(cache_));
   runner->team().run(heads_, attend_head, &job);

@@ -34,6 +34,8 @@ class Transformer {
                float* activated) const;
   void* keys(int layer, int head) const;
   void* values(int layer, int head) const;
+  std::ptrdiff_t key_bytes() const;
+  std::ptrdiff_t ring_bytes() const;
 
   const TransformerLayers* layers_ = nullptr;
   Window window_ = Window::kMoshi;
@@ -55,8 +57,9 @@ class Transformer {
   std::int64_t* position_ = nullptr;  // steps since the stream began; in the workspace, because it is state
   float* cosines_ = nullptr;          // [steps][head_dim / 2]
   float* sines_ = nullptr;
-  void* keys_ = nullptr;     // [layers][heads][capacity / 16][head_dim][16]
-  void* values_ = nullptr;   // [layers][heads][capacity][value_stride]
+  // [layers][heads] of keys [capacity / 16][head_dim][16], then values [capacity][value_stride]: in the order
+  // in which they are read.
+  void* rings_ = nullptr;
   float* stream_ = nullptr;  // residual stream [steps][width]
   float* normed_ = nullptr;
   float* qkv_ = nullptr;

@@ -160,18 +160,23 @@ def _table(part: Part, axis: str, keys: Sequence[Key]) -> str:
         rows.append([name, *shown])
     if part.kind == "dynamic":
         rows.append([PEOPLE, *(people_text(part, name) for _, name in keys)])
-    widths = [max(len(row[index]) for row in rows) for index in range(len(head))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join(_aligned(rows))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _comparison(part: Part) -> str:
-    lines = [f"{part.kind}: agent minus base, paired by conversation"]
     verdicts = {"better": "worse than before", "worse": "better than before", "": ""}
-    for key, interval in paired(part).items():
-        if key[1] in FIGURES:
-            verdict = verdicts[part.verdict(BASE, key)]
-            label = f"{key[0]}: {FIGURES[key[1]].label}"
-            lines.append(f"  {label:50s}{interval_text(interval, key[1], is_signed=True):30s}{verdict}".rstrip())
-    return "\n".join(lines)
+    rows = [
+        (
+            f"  {key[0]}: {FIGURES[key[1]].label}",
+            interval_text(interval, key[1], is_signed=True),
+            verdicts[part.verdict(BASE, key)],
+        )
+        for key, interval in paired(part).items()
+        if key[1] in FIGURES
+    ]
+    return "\n".join([f"{part.kind}: agent minus base, paired by conversation", *_aligned(rows)])
