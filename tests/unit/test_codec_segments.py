@@ -52,6 +52,9 @@ def test_every_channel_is_a_stream(corpus: Path) -> None:
     assert np.all(pcm[: RATE_HZ // 2] == 0)
     assert np.abs(pcm[RATE_HZ // 2 :]).max() > 0.29
     assert np.all(tracks[0].read(2.9, RATE_HZ)[2400:] == 0), "silence past the end"
+    assert list_tracks([corpus], channel=1) == tracks[1::2]
+    with pytest.raises(ConfigError, match="no recording has a channel 5"):
+        list_tracks([corpus], channel=5)
 
 
 def test_other_rates_are_converted(tmp_path: Path) -> None:

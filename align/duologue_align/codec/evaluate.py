@@ -183,10 +183,7 @@ class _Tally:
 
 def _recordings(source: str | Path, options: EvaluationOptions) -> Iterator[tuple[Track, Pcm]]:
     left_s = options.seconds
-    tracks = [track for track in list_tracks([source]) if options.channel in (None, track.channel)]
-    if not tracks:
-        raise ConfigError(f"{source}: no recording has a channel {options.channel}")
-    for track in tracks:
+    for track in list_tracks([source], options.channel):
         if left_s <= 0:
             return
         seconds = min(track.duration_s, left_s, _MAX_RECORDING_S)

@@ -56,6 +56,7 @@ class RunOptions:
         data: Sources of training recordings.
         out: Folder of the run.
         valid: Sources of held-out recordings; none takes a share of the training's.
+        channel: The only channel to learn from and to validate on; None takes all.
         resume: Go on from the checkpoint in `out`, if there is one.
         device: "cpu" or "cuda".
         threads: Cores of torch on the CPU.
@@ -67,6 +68,7 @@ class RunOptions:
     data: Sequence[str | Path]
     out: str | Path
     valid: Sequence[str | Path] = ()
+    channel: int | None = None
     resume: bool = False
     device: str = "cpu"
     threads: int = 1
@@ -285,8 +287,10 @@ def _device(options: RunOptions) -> torch.device:
 
 
 def _tracks(settings: CodecTraining, options: RunOptions) -> tuple[list[Track], list[Track]]:
-    tracks = list_tracks(options.data)
-    return (tracks, list_tracks(options.valid)) if options.valid else split_tracks(tracks, settings.run.held_out_share)
+    tracks = list_tracks(options.data, options.channel)
+    if options.valid:
+        return tracks, list_tracks(options.valid, options.channel)
+    return split_tracks(tracks, settings.run.held_out_share)
 
 
 def _inventory(settings: CodecTraining, tracks: Sequence[Track]) -> PhoneInventory | None:

@@ -72,21 +72,26 @@ class Track:
         return read_phones(self.path.with_suffix(".json"), speaker)
 
 
-def list_tracks(sources: Sequence[str | Path]) -> list[Track]:
-    """List every channel of every recording of some sources.
+def list_tracks(sources: Sequence[str | Path], channel: int | None = None) -> list[Track]:
+    """List the channels of every recording of some sources.
 
     Args:
         sources: Each a data.jsonl (one {"path", "duration"} a line, paths relative to it), or a folder with one, or a
             folder of WAV and FLAC files at any depth.
+        channel: The only channel to list; None lists all.
 
     Raises:
-        ConfigError: A source does not exist or holds no recordings, or a line cannot be read.
+        ConfigError: A source does not exist or holds no recordings, a line cannot be read, or no recording has that
+            channel.
         AudioError: A recording cannot be opened.
     """
     tracks = [track for source in sources for path in _paths(Path(source)) for track in _channels(path)]
     if not tracks:
         raise ConfigError("no training data: give --data a data.jsonl or a folder of WAV or FLAC files")
-    return tracks
+    listed = [track for track in tracks if channel in (None, track.channel)]
+    if not listed:
+        raise ConfigError(f"{', '.join(map(str, sources))}: no recording has a channel {channel}")
+    return listed
 
 
 def split_tracks(tracks: Iterable[Track], held_out_share: float) -> tuple[list[Track], list[Track]]:
