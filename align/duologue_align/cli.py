@@ -54,6 +54,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     synth.add_argument("--held-out", action="store_true", help="the same as --split test")
     synth.add_argument("--audio", choices=("wav", "flac"), default="wav", help="file format (default: wav)")
+    synth.add_argument("--clean", action="store_true", help="users without room, noise, telephone and leakage")
     synth.add_argument(
         "--page", type=int, metavar="N", help="also write DIR/index.html with the first N dialogues to listen to"
     )
@@ -85,6 +86,7 @@ def _synth(options: argparse.Namespace) -> int:
         seed=options.seed,
         split="test" if options.held_out else options.split,
         audio=options.audio,
+        is_clean=options.clean,
     )
     show_progress = not options.quiet and sys.stderr.isatty()
     rows = write_dataset(options.out, config, jobs=options.jobs, show_progress=show_progress)

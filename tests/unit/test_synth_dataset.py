@@ -93,6 +93,22 @@ def test_dialogues_depend_on_seed_split_and_number_alone(tmp_path: Path) -> None
     assert read_facts(tmp_path / "test")[0]["voices"]["user"].startswith("t")
 
 
+def test_clean_users_are_the_same_users_without_the_line(tmp_path: Path) -> None:
+    for name, is_clean in {"clean": True, "drawn": False}.items():
+        _write(tmp_path / name, DatasetConfig(hours=0.05, seed=3, is_clean=is_clean))
+    clean, drawn = (read_facts(tmp_path / name) for name in ("clean", "drawn"))
+    assert any(facts["augmentation"]["noise"] for facts in drawn)
+    for facts, noisy in zip(clean, drawn, strict=True):
+        assert facts["turns"] == noisy["turns"]
+        line = facts["augmentation"]
+        assert line["channel"] == "wide"
+        assert line["noise"] is line["reverberation_s"] is line["leakage_db"] is None
+    stereo, _ = soundfile.read(paths_of(tmp_path / "clean", 0, "wav")[0])
+    assert np.abs(stereo[: 24_000 // 10, 1]).max() == 0, "nobody speaks yet, and nothing hums"
+    with pytest.raises(ConfigError, match="is_clean"):
+        _write(tmp_path / "drawn", DatasetConfig(hours=0.05, seed=3, is_clean=True))
+
+
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     _write(tmp_path)
     kept, lost = paths_of(tmp_path, 0, "wav"), paths_of(tmp_path, 1, "wav")

@@ -54,12 +54,14 @@ class DatasetConfig:
         seed: >= 0.
         split: "train", or "test" for unseen texts and unseen user voices.
         audio: "wav" or "flac" (about half the size).
+        is_clean: Whether the user's channel stays as synthesised, without room, noise, telephone and leakage.
     """
 
     hours: float
     seed: int = 0
     split: str = "train"
     audio: str = "wav"
+    is_clean: bool = False
 
     def __post_init__(self) -> None:
         if not self.hours > 0:
@@ -184,7 +186,7 @@ def _default_speaker() -> Speaker:
 
 
 def _write_one(out: Path, config: DatasetConfig, number: int, speaker: Speaker | None) -> int:
-    dialogue = make_dialogue(config.seed, config.split, number, speaker or _default_speaker())
+    dialogue = make_dialogue(config.seed, config.split, number, speaker or _default_speaker(), is_clean=config.is_clean)
     audio, alignments, facts = paths_of(out, number, config.audio)
     with replacing(audio) as partial:
         soundfile.write(partial, dialogue.stereo, SAMPLE_RATE_HZ, subtype="PCM_16", format=config.audio.upper())
@@ -214,7 +216,8 @@ def _claim(out: Path, config: DatasetConfig) -> None:
     try:
         if file.is_file():
             there = json.loads(file.read_text(encoding="utf-8"))
-            differing = [key for key in ("format", *settings) if there.get(key) != card[key]]
+            # Data sets from before a choice existed made none.
+            differing = [key for key in ("format", *settings) if there.get(key, False) != card[key]]
             if differing:
                 found = ", ".join(f"{key} {there.get(key)!r} (now {card[key]!r})" for key in differing)
                 raise ConfigError(f"{out} holds another data set: {found}; give another folder with --out")

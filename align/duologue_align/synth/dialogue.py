@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duologue.types import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from duologue_align.synth.augment import Augmentation, augment, draw_augmentation
+from duologue_align.synth.augment import AGENT_LEVEL_DB, Augmentation, augment, draw_augmentation
 from duologue_align.synth.chat import user_text
 from duologue_align.synth.composer import Composer
 from duologue_align.synth.pieces import Speaker
@@ -59,7 +59,7 @@ def duration_s(seed: int, split: str, number: int) -> float:
     return float(frames * FRAME_SAMPLES / SAMPLE_RATE_HZ)
 
 
-def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialogue:
+def make_dialogue(seed: int, split: str, number: int, speaker: Speaker, *, is_clean: bool = False) -> Dialogue:
     """Make dialogue `number`.
 
     Args:
@@ -67,6 +67,7 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
         split: "train" or "test": which texts and which user voices.
         number: From 0.
         speaker: Who speaks.
+        is_clean: Whether the user is heard as synthesised; the dialogue is otherwise the same.
 
     Raises:
         MissingExtraError: chitchat-dataset is not installed.
@@ -76,7 +77,8 @@ def make_dialogue(seed: int, split: str, number: int, speaker: Speaker) -> Dialo
     # Spread evenly over the dialogues instead of drawn for each, the rates of a small data set are human too.
     shares = (_rng(seed, split, 0, 3).random(2) + number * np.array(SPREADING_STEPS)) % 1.0
     plan = draw_plan(duration_s(seed, split, number), split, timing, rng, talkativeness=shares)
-    augmentation = draw_augmentation(rng)
+    drawn = draw_augmentation(rng)
+    augmentation = Augmentation(level_db=AGENT_LEVEL_DB) if is_clean else drawn
     composer = Composer(
         plan, speaker=speaker, timing=timing, repertoire=written_repertoire(), lines=user_text(split), rng=rng
     )
