@@ -68,9 +68,10 @@ class Case:
         # Places may change; what lies there may not.
         del tables["model"], tables["data"]["segments"], tables["data"]["test_segments"]
         users = {"conversations": args.dynamic, "seconds": args.seconds, "seed": USERS_SEED}
-        arguments = {"settings": tables, "users": users, **args.contents}
-        self.identity = {"git": args.code, "arguments": json.loads(json.dumps(arguments))}
-        name = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
+        trained = {"settings": tables, **args.contents}
+        self.identity = {"git": args.code, "arguments": json.loads(json.dumps({**trained, "users": users}))}
+        # Who converses with the agent afterwards trains nothing: more users take what there is.
+        name = hashlib.sha256(json.dumps([args.code, trained], sort_keys=True).encode()).hexdigest()[:8]
         self.variant, self.seed = variant, seed
         self.run = args.work / f"{variant}-{seed}-{name}"
         self.result = args.results / f"{variant}-{seed}.json"

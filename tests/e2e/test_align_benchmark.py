@@ -120,6 +120,7 @@ def test_results_made_otherwise_are_made_again(tmp_path: Path) -> None:
     assert not any(case(**change).is_kept() for change in others)
     assert case(code="abd", any_commit=True).is_kept()
     assert case(steps=4).run != made.run, "a run is not continued with other arguments"
+    assert case(dynamic=60).run == made.run, "but another number of users trains nothing anew"
 
 
 def load(name: str) -> Any:
