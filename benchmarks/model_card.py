@@ -39,6 +39,12 @@ MEANINGS = {
     "yield_rate_2s": "share of interruptions to which it yields within 2 s",
     "speech_wer_vs_monologue": "word error rate of its speech against its inner monologue",
 }
+CODEC_WANTED = {
+    "agent": (("wer_increase", -1.0, 0.05), ("dnsmos_decoded", 2.7, 5.0), ("vad_agreement", 0.95, 1.0)),
+    "clean": (("wer_increase", -1.0, 0.15),),
+    "unseen": (("wer_increase", -1.0, 0.15),),
+}
+"""What was wanted of each set of recordings: a figure, at least, at most."""
 CODEC_COLUMNS = ("wer_original", "wer_decoded", "wer_increase", "vad_agreement", "dnsmos_original", "dnsmos_decoded")
 LIMITS = (
     "English only, one synthetic voice, a few hundred replies; what it says about the world is not true.",
@@ -96,7 +102,7 @@ def render(options: argparse.Namespace) -> str:
         calls=calls(agent["calls"]),
         codec=codec_table(codecs),
         codebooks=codebooks(codecs),
-        limits=limits(agent),
+        limits=limits(agent, codecs),
         files=file_list(options.bundle),
     )
 
@@ -174,8 +180,14 @@ def codebooks(codecs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def limits(agent: Mapping[str, Any]) -> str:
+def limits(agent: Mapping[str, Any], codecs: Sequence[Mapping[str, Any]]) -> str:
     lines = list(LIMITS)
+    for name, row in ((name, row) for result in codecs for name, row in result["sets"].items()):
+        for column, least, most in CODEC_WANTED.get(name, ()):
+            if row[column] is not None and not least <= row[column] <= most:
+                wanted = f"at least {least}" if least > 0 else f"at most {most}"
+                what = f"{column.replace('_', ' ')} of {name}"
+                lines.insert(0, f"Its codec misses what was wanted: {what} {row[column]:.3f}, {wanted}.")
     if failed := [MEANINGS[name] for name, is_met in agent["met"].items() if not is_met]:
         lines.insert(0, f"It misses what was wanted of it here: {'; '.join(failed)}.")
     if agent["degenerate_matches"]:

@@ -110,7 +110,8 @@ def write_card(tmp_path: Path, agent: dict[str, Any], base: dict[str, Any] | Non
     columns = ("wer_original", "wer_decoded", "wer_increase", "vad_agreement", "dnsmos_original", "dnsmos_decoded")
     voice = {"seconds": 600.0, **dict.fromkeys(columns, 0.125), "ci95": {column: [0.1, 0.15] for column in columns}}
     (tmp_path / "agent.json").write_text(json.dumps(agent))
-    (tmp_path / "codec.json").write_text(json.dumps({"sets": {"unseen": voice}, "codebook_use": [0.75, 1.0]}))
+    codec = {"sets": {"agent": voice, "unseen": voice}, "codebook_use": [0.75, 1.0]}
+    (tmp_path / "codec.json").write_text(json.dumps(codec))
     for name, row in (("codec_run", {"minutes": 600.0}), ("sft_run", {"seconds": 9000.0})):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"step": 20000, **row}) + "\n")
@@ -145,7 +146,10 @@ def test_the_card_tells_data_cost_behaviour_limits_and_hashes(tmp_path: Path) ->
     assert "| share of user turns answered within 2 s | 0.50 | 0.40 to 0.60 | 0.85 to 1 | yes | 0.10 | 0.10 |" in card
     assert "misses what was wanted of it here: share of interruptions to which it yields within 2 s." in card
     assert "0.125 [0.100, 0.150]" in card
-    assert "Entries used by unseen: 75%, 100%" in card
+    assert "Entries used by agent, unseen: 75%, 100%" in card
+    assert "* Its codec misses what was wanted: wer increase of agent 0.125, at most 0.05." in card
+    assert "* Its codec misses what was wanted: dnsmos decoded of agent 0.125, at least 2.7." in card
+    assert "wanted: wer increase of unseen" not in card
     assert "(p = -)" in card
     assert "call.wav" in card
     digest = hashlib.sha256((tmp_path / "bundle" / "model.safetensors").read_bytes()).hexdigest()
