@@ -455,9 +455,11 @@ def test_twenty_minutes_run_in_constant_memory(engine: OnnxEngine) -> None:
     stream, frames = engine.stream(seed=1), user_frames(500)
     for _ in range(4):
         run(stream, frames)
-    before = resident_bytes()
+    sizes = [resident_bytes()]
     for _ in range(26):
         outputs = run(stream, frames)
+        sizes.append(resident_bytes())
     assert stream._delays.calls == 15_000
     assert all(np.isfinite(item.logprobs).all() for item in outputs)
-    assert resident_bytes() - before < 4 << 20
+    # A leak grows in every round; what other tests of this process give back or take grows in some.
+    assert np.median(np.diff(sizes)) < 64 << 10
