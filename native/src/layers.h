@@ -70,11 +70,9 @@ struct TransformerLayers {
 // The centroids of one codebook twice: in bytes, a quarter of the memory to read for every vector, and as
 // they are, for the few that the bytes cannot tell apart.
 struct CodebookLayer {
-  PackedMatrix rough;                 // [codebook_dim][cardinality] = -c in bytes, bias |c|^2 / 2
-  const float* centroids = nullptr;   // [cardinality][codebook_dim]
-  const float* half_norms = nullptr;  // [cardinality] |c|^2 / 2
-  float slack =
-      0.0F;  // a product of `rough` with a vector x is never further than slack * |x| from the truth
+  PackedMatrix rough;                // [codebook_dim][cardinality] = -c in bytes, bias |c|^2 / 2 as it is
+  const float* centroids = nullptr;  // [cardinality][codebook_dim]
+  float slack = 0.0F;  // a product of `rough` with x is never further than slack * |x| from the truth
 
   const float* centroid(int code) const { return centroids + static_cast<std::ptrdiff_t>(code) * rough.k; }
 };

@@ -16,7 +16,8 @@
 namespace duologue {
 namespace {
 
-constexpr std::uint64_t kSnapshotMagic = 0x314D494D4F554400ULL;
+// The first digit counts up whenever the state is laid out otherwise.
+constexpr std::uint64_t kSnapshotMagic = 0x324D494D4F554400ULL;
 
 struct SnapshotHeader {
   std::uint64_t magic;

@@ -237,14 +237,14 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   return packed;
 }
 
-PackedMatrix Packer::linear(int k, int n, int rows, const float* values, Storage storage) {
+PackedMatrix Packer::linear(int k, int n, int rows, const float* values, Storage storage, const float* bias) {
   SourceLayout source;
   source.base = values;
   source.inner_k = k;
   source.inner_n = n;
   source.inner_k_step = 1;
   source.inner_n_step = k;
-  return matrix(k, n, rows, source, nullptr, 0, storage);
+  return matrix(k, n, rows, source, bias, bias != nullptr ? n : 0, storage);
 }
 
 CodebookLayer Packer::codebook(int width, int bins, std::vector<float> centroids) {
@@ -265,15 +265,8 @@ CodebookLayer Packer::codebook(int width, int bins, std::vector<float> centroids
     layer.slack = std::max(layer.slack, static_cast<float>(error));
   }
   layer.centroids = vector(centroids.data(), bins * width);
-  layer.half_norms = vector(half_norms.data(), bins);
   for (float& value : centroids) value = -value;
-  SourceLayout source;
-  source.base = centroids.data();
-  source.inner_k = width;
-  source.inner_n = bins;
-  source.inner_k_step = 1;
-  source.inner_n_step = width;
-  layer.rough = matrix(width, bins, 1, source, half_norms.data(), bins, {Format::kInt8, 2});
+  layer.rough = linear(width, bins, 1, centroids.data(), {Format::kInt8, 2}, half_norms.data());
   return layer;
 }
 

@@ -93,8 +93,9 @@ class Packer {
   // none.
   PackedMatrix matrix(int k, int n, int rows, const SourceLayout& source, const float* bias, int bias_n,
                       Storage storage);
-  // The same from a dense [n][k].
-  PackedMatrix linear(int k, int n, int rows, const float* values, Storage storage);
+  // The same from a dense [n][k]; `bias` holds n values or is null.
+  PackedMatrix linear(int k, int n, int rows, const float* values, Storage storage,
+                      const float* bias = nullptr);
   // Centroids [bins][width]; empty in the first run.
   CodebookLayer codebook(int width, int bins, std::vector<float> centroids);
 

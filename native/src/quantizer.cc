@@ -44,7 +44,7 @@ int Quantizer::nearest(Runner* runner, const CodebookLayer& codebook, const floa
   double least = std::numeric_limits<double>::infinity();
   for (int i = 0; i < call.w.n; ++i) {
     if (!(distances_[i] <= limit)) continue;
-    const double distance = codebook.half_norms[i] - dot(x, codebook.centroid(i), width_);
+    const double distance = codebook.rough.bias[i] - dot(x, codebook.centroid(i), width_);
     if (distance >= least) continue;
     least = distance;
     code = i;

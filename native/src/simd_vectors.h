@@ -1,4 +1,4 @@
-// Registers of kLanes floats and the functions of one value, for kernels_simd.h alone.
+// Registers of kLanes floats and the functions of one value, for kernels_simd.h and simd_attention.h alone.
 #pragma once
 
 #include <cmath>
@@ -28,6 +28,7 @@ using VecInt = std::int32_t __attribute__((vector_size(kLanes * 4)));
 using Unaligned = float __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 
 #define DUOLOGUE_INLINE inline __attribute__((always_inline))
+#define DUOLOGUE_NOINLINE __attribute__((noinline))
 
 DUOLOGUE_INLINE Vec load(const float* from) {
   return *reinterpret_cast<const Unaligned*>(from);
@@ -55,6 +56,18 @@ DUOLOGUE_INLINE Vec load(const Half* from) {
 DUOLOGUE_INLINE Vec load(const std::int8_t* from) {
   using Bytes = std::int8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
   return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vec);
+}
+
+// What is read once, from memory, is fetched this far ahead to hide its latency.
+constexpr int kAheadBytes = 4096;
+
+// `count` stored values, kAheadBytes after `from`.
+template <typename Stored>
+DUOLOGUE_INLINE void fetch_ahead(const Stored* from, int count) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(Stored));
+#pragma GCC unroll 16
+  for (int i = 0; i < count; i += kLine)
+    __builtin_prefetch(from + i + kAheadBytes / static_cast<int>(sizeof(Stored)));
 }
 
 // Subtracting zero changes no value, and the compiler turns the whole into one broadcast.
