@@ -37,15 +37,7 @@ native-test: $(VENV)/.dev  ## The C++ tests
 	ctest --test-dir build/native --output-on-failure
 
 test-audio: $(VENV)/.dev  ## Live conversations over virtual sound servers (JACK, PulseAudio)
-	@mkdir -p build && rm -f build/test-audio-*.log
-	tests/sound_servers.sh
-	@# Side by side, because they wait most of the time, but for those that measure delays and the one that keeps a core
-	@# busy for a minute; each test has a server of its own.
-	@printf '%s\n' jack conversation pulse | xargs -P 4 -I % sh -c 'timeout 300 $(BIN)/python -m pytest -q \
-	  -m "audio and not slow" -k "not interpreter" tests/e2e/test_audio_%.py > build/test-audio-%.log 2>&1'; failed=$$?; \
-	  cat build/test-audio-*.log; exit $$failed
-	timeout 300 $(BIN)/python -m pytest -q -m "audio and not slow" tests/e2e/test_audio_profile.py
-	timeout 300 $(BIN)/python -m pytest -q -m audio -k interpreter tests/e2e/test_audio_jack.py
+	tests/audio.sh $(BIN)/python
 
 cross:  ## The C++ tests on aarch64, under emulation; needs g++-aarch64-linux-gnu and qemu-user
 	native/tests/cross_aarch64.sh

@@ -4,7 +4,7 @@ set -euo pipefail
 packages=(jackd2 libjack-jackd2-0 libportaudio2 pulseaudio libasound2-plugins)
 
 is_complete() {
-  command -v jackd > /dev/null && command -v pulseaudio > /dev/null && ldconfig -p | grep -q libportaudio
+  command -v jackd > /dev/null && command -v pulseaudio > /dev/null && ldconfig -p | grep libportaudio > /dev/null
 }
 
 install() {

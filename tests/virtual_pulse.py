@@ -130,6 +130,8 @@ class PulseUser:
             os.write(self._mic, reply.tobytes())
         except BlockingIOError:
             self.refused_blocks += self._is_talking
+        except BrokenPipeError:  # The server was killed.
+            self._stop.set()
 
 
 def require_pulse() -> None:
