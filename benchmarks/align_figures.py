@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from duologue.metrics.bands import BANDS
 from duologue_align.evaluation.measures import FIGURES
 from duologue_align.rl.grading import JUDGED
 from duologue_align.rl.trial import FIGURES as RATES
@@ -19,8 +23,11 @@ LEADING = {
     "backchannel": "backchannels_per_min",
     "interruption": "yield_rate",
 }
-"""The figure by which an axis is judged with simulated users. More backchannels are better: untrained agents give few,
-and on recorded users the reward has its limit."""
+"""The figure by which an axis is judged with simulated users."""
+HUMAN_RATE = BANDS["backchannels_per_speech_min"].median
+"""Backchannels a minute of the user's speech; nearer to it is better: were more better, mere "mm-hm" would win."""
+LEAST_RATE = 0.1
+"""A rate below it counts as this one, so that its ratio to people's stays finite."""
 OWN_AXIS = {"yield_rate_2s": "interruption", "selectivity": "user_backchannel", "pause_takeover_rate": "pause"}
 """Rates counted on the segments that are about them alone."""
 Run = Mapping[str, Any]
@@ -108,6 +115,7 @@ def _dynamic(runs: Sequence[Run]) -> dict[str, Any] | None:
     order = {name: number for number, name in enumerate(dict.fromkeys(voices))}
     resampling = Resampling.crossed(len(runs), [order[name] for name in voices])
     table: dict[str, dict[str, Any]] = {}
+    apart: dict[tuple[str, str], bool] = {}
     for kind in ("sums", "values"):
         tallies = {stage: [tally[kind] for run in runs for tally in run["dynamic"][stage]] for stage in STAGES}
         for key in dict.fromkeys(key for own in tallies.values() for tally in own for key in tally):
@@ -118,11 +126,15 @@ def _dynamic(runs: Sequence[Run]) -> dict[str, Any] | None:
                 else resampling.median([tally.get(key, []) for tally in tallies[stage]])
                 for stage in STAGES
             ]
-            table.setdefault(axis, {})[name] = _pair(*estimates)
-    axes = {}
-    for axis, name in LEADING.items():
-        if found := table.get(axis, {}).get(name):
-            axes[axis] = {"figure": name, **found, "is_improved": _is_apart(found, -1 if _is_lower(name) else 1)}
+            table.setdefault(axis, {})[name] = found = _pair(*estimates)
+            if name == "backchannels_per_min":
+                found = _pair(*(_from_people(estimate) for estimate in estimates))
+            apart[axis, name] = _is_apart(found, -1 if _is_less_better(name) else 1)
+    axes = {
+        axis: {"figure": name, **table[axis][name], "is_improved": apart[axis, name]}
+        for axis, name in LEADING.items()
+        if (axis, name) in apart
+    }
     improved = sum(found["is_improved"] for found in axes.values())
     return {"axes_improved": improved, "axes": axes, "figures": table, "conversations": len(voices)}
 
@@ -139,8 +151,17 @@ def _is_apart(found: Mapping[str, Any], sign: int) -> bool:
     return bool(after["low"] > before["high"]) if sign > 0 else bool(after["high"] < before["low"])
 
 
-def _is_lower(name: str) -> bool:
-    return FIGURES[name].better == "lower"
+def _is_less_better(name: str) -> bool:
+    return name == "backchannels_per_min" or FIGURES[name].better == "lower"
+
+
+def _from_people(rate: Estimate) -> Estimate:
+    """Return how many times more or less often than people, as a logarithm."""
+
+    def distance(value: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.abs(np.log(np.maximum(value, LEAST_RATE) / HUMAN_RATE))
+
+    return Estimate(None if rate.value is None else float(distance(rate.value)), distance(rate.draws))
 
 
 def _number(value: float | None) -> tuple[float, float]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from duologue.metrics.bands import BANDS
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -58,6 +60,17 @@ def align_table(result: dict[str, Any]) -> str:
         cells = [cell(found["axes"][axis]) if axis in found["axes"] else "" for axis in axes]
         rows.append([name, str(found["seeds"]), f"{found['hours']:.1f}", *cells, f"{found['judge_delta']:+.3f}"])
     header = ["rewards", "seeds", "hours", *(axis.replace("_", " ") for axis in axes), "judge"]
+    live = {name: found["dynamic"] for name, found in variants.items() if found["dynamic"]}
+    leading = ("pause", "turn", "backchannel", "interruption")
+    talks = [
+        [
+            name,
+            f"{variants[name]['seeds']} x {found['conversations']}",
+            *(cell(found["axes"][axis]) for axis in leading),
+        ]
+        for name, found in live.items()
+    ]
+    titles = ["rewards", "conversations", "pauses taken", "answered within 2 s", "backchannels a minute", "yields"]
     rates = variants["duologue"]["rates"]
     names = {
         "answered_within_2s": "answered within 2 s",
@@ -78,7 +91,23 @@ def align_table(result: dict[str, Any]) -> str:
         + markdown(header, rows)
         + "\nWhat our rewards change in the behaviour there:\n\n"
         + markdown(["", "before", "after"], kept)
+        + "\nWith simulated users who react, seeds x conversations; backchannels are better the nearer to people's "
+        f"{BANDS['backchannels_per_speech_min'].median} a minute of the other's speech:\n\n" + markdown(titles, talks)
     )
+
+
+def align_throughput_table(result: dict[str, Any]) -> str:
+    rows = []
+    for row in result["rows"]:
+        spent = {name: 1 / row[name] for name in ("rollout", "listen", "update")}
+        shares = [f"{row[name]:.0f} ({share / sum(spent.values()):.0%})" for name, share in spent.items()]
+        rows.append([str(row["batch"]), row["dtype"], *shares, f"{row['rollout'] / row['floor']:.0%}"])
+    header = ["rows at once", "type", "rollout", "listening to it", "update", "rollout / what memory allows"]
+    caption = (
+        f"Speed of alignment, frames a second (share of a step's time), {result['device']}, {result['threads']} "
+        f"thread(s), the shape {result['shape']}:\n`python benchmarks/align_throughput.py`\n"
+    )
+    return f"{caption}\n{markdown(header, rows)}"
 
 
 def codec_table(result: dict[str, Any]) -> str:
@@ -270,6 +299,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "audio_aec": audio_aec_table,
     "mouth_to_ear": mouth_to_ear_table,
     "audio_soak": audio_soak_table,
+    "align_throughput": align_throughput_table,
 }
 
 if __name__ == "__main__":

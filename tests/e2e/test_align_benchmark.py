@@ -36,11 +36,11 @@ def take(axis: str, conversation: int, total: float, judge: float, yielded: int)
     }
 
 
-def live(share: float) -> list[dict[str, Any]]:
+def live(share: float, backchannels_per_min: float = 2.0) -> list[dict[str, Any]]:
     sums = {
         "pause.takeover_rate": [4 - 3 * share, 5],
         "turn.answered_rate": [1 + 3 * share, 5],
-        "backchannel.backchannels_per_min": [2.0, 1.0],
+        "backchannel.backchannels_per_min": [backchannels_per_min, 1.0],
         "interruption.yield_rate": [1 + share, 2],
     }
     return [{"sums": sums, "values": {"turn.fto_s": [1.0 - 0.5 * share]}} for _ in VOICES]
@@ -84,6 +84,19 @@ def test_the_last_line_says_which_axes_improved(tmp_path: Path) -> None:
     assert not ours["is_reached"], "one axis did not move with simulated users"
     assert "without-pause" in done.stdout
     assert "simulated users: 3 of 4 axes better (not backchannel)" in done.stdout
+
+
+@pytest.mark.parametrize(("before", "after", "is_better"), [(0.0, 3.0, True), (2.0, 9.0, False), (9.0, 5.0, True)])
+def test_backchannels_are_better_where_they_come_nearer_to_peoples_rate(
+    before: float, after: float, is_better: bool
+) -> None:
+    figures = load("align_figures")
+    talks = {"voices": VOICES, "before": live(0.0, before), "after": live(0.0, after)}
+    takes = [take("turn", 0, 0.2, 0.5, 1)]
+    run = {"before": takes, "after": takes, "dynamic": talks, "seconds": 0.0, "identity": {"git": "a"}}
+    found = figures.summarise_variant([run])["dynamic"]["axes"]["backchannel"]
+    assert (found["before"]["value"], found["after"]["value"]) == (before, after)
+    assert found["is_improved"] == is_better
 
 
 def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
