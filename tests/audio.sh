@@ -4,13 +4,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python}
-mkdir -p build
+mkdir -p build && rm -rf build/test-audio-*
 tests/sound_servers.sh
 
 audio() {  # NAME FILE [ARGUMENT...]
   local name=$1 file=$2
   shift 2
-  timeout 300 "$python" -m pytest -q -m "audio and not slow" -o cache_dir="build/test-audio-$name" "$@" "tests/e2e/test_audio_$file.py"
+  timeout 300 "$python" -m pytest -q -m "audio and not slow" -o cache_dir="build/test-audio-$name" \
+    "$@" "tests/e2e/test_audio_$file.py"
+}
+
+once_more() {
+  echo "test-audio: $1 once more, alone"
+  audio "$@" --last-failed --last-failed-no-failures none
 }
 
 # Side by side those that wait most of the time; alone those that measure delays or keep a core busy. Each test has a
@@ -27,8 +33,8 @@ for name in "${together[@]}"; do
   cat "build/test-audio-$name.log"
 done
 for name in ${failed[@]+"${failed[@]}"}; do
-  echo "test-audio: $name once more, alone"
-  audio "$name" "$name" -k "not interpreter" --last-failed --last-failed-no-failures none
+  once_more "$name" "$name" -k "not interpreter"
 done
-audio profile profile || audio profile profile --last-failed --last-failed-no-failures none
-audio interpreter jack -k interpreter || audio interpreter jack -k interpreter --last-failed --last-failed-no-failures none
+for group in "profile profile" "interpreter jack -k interpreter"; do
+  audio $group || once_more $group
+done
