@@ -114,26 +114,24 @@ def _dynamic(runs: Sequence[Run]) -> dict[str, Any] | None:
     voices = runs[0]["dynamic"]["voices"]
     order = {name: number for number, name in enumerate(dict.fromkeys(voices))}
     resampling = Resampling.crossed(len(runs), [order[name] for name in voices])
-    table: dict[str, dict[str, Any]] = {}
-    apart: dict[tuple[str, str], bool] = {}
+    estimates: dict[tuple[str, str], list[Estimate]] = {}
     for kind in ("sums", "values"):
         tallies = {stage: [tally[kind] for run in runs for tally in run["dynamic"][stage]] for stage in STAGES}
         for key in dict.fromkeys(key for own in tallies.values() for tally in own for key in tally):
             axis, _, name = key.partition(".")
-            estimates = [
+            estimates[axis, name] = [
                 resampling.ratio([tally.get(key, (0.0, 0.0)) for tally in tallies[stage]])
                 if kind == "sums"
                 else resampling.median([tally.get(key, []) for tally in tallies[stage]])
                 for stage in STAGES
             ]
-            table.setdefault(axis, {})[name] = found = _pair(*estimates)
-            if name == "backchannels_per_min":
-                found = _pair(*(_from_people(estimate) for estimate in estimates))
-            apart[axis, name] = _is_apart(found, -1 if _is_less_better(name) else 1)
+    table: dict[str, dict[str, Any]] = {}
+    for (axis, name), found in estimates.items():
+        table.setdefault(axis, {})[name] = _pair(*found)
     axes = {
-        axis: {"figure": name, **table[axis][name], "is_improved": apart[axis, name]}
+        axis: {"figure": name, **table[axis][name], "is_improved": _is_better(name, *estimates[axis, name])}
         for axis, name in LEADING.items()
-        if (axis, name) in apart
+        if (axis, name) in estimates
     }
     improved = sum(found["is_improved"] for found in axes.values())
     return {"axes_improved": improved, "axes": axes, "figures": table, "conversations": len(voices)}
@@ -151,8 +149,10 @@ def _is_apart(found: Mapping[str, Any], sign: int) -> bool:
     return bool(after["low"] > before["high"]) if sign > 0 else bool(after["high"] < before["low"])
 
 
-def _is_less_better(name: str) -> bool:
-    return name == "backchannels_per_min" or FIGURES[name].better == "lower"
+def _is_better(name: str, before: Estimate, after: Estimate) -> bool:
+    if name == "backchannels_per_min":
+        return _is_apart(_pair(_from_people(before), _from_people(after)), -1)
+    return _is_apart(_pair(before, after), -1 if FIGURES[name].better == "lower" else 1)
 
 
 def _from_people(rate: Estimate) -> Estimate:

@@ -7,10 +7,10 @@ python=${1:-python}
 mkdir -p build && rm -rf build/test-audio-*
 tests/sound_servers.sh
 
-audio() {  # NAME FILE [ARGUMENT...]
-  local name=$1 file=$2
-  shift 2
-  timeout 300 "$python" -m pytest -q -m "audio and not slow" -o cache_dir="build/test-audio-$name" \
+audio() {  # FILE [ARGUMENT...]
+  local file=$1
+  shift
+  timeout 300 "$python" -m pytest -q -m "audio and not slow" -o cache_dir="build/test-audio-$file" \
     "$@" "tests/e2e/test_audio_$file.py"
 }
 
@@ -23,18 +23,18 @@ once_more() {
 # server of its own.
 together=(jack conversation pulse)
 declare -A running
-for name in "${together[@]}"; do
-  audio "$name" "$name" -k "not interpreter" > "build/test-audio-$name.log" 2>&1 &
-  running[$name]=$!
+for file in "${together[@]}"; do
+  audio "$file" -k "not interpreter" > "build/test-audio-$file.log" 2>&1 &
+  running[$file]=$!
 done
 failed=()
-for name in "${together[@]}"; do
-  wait "${running[$name]}" || failed+=("$name")
-  cat "build/test-audio-$name.log"
+for file in "${together[@]}"; do
+  wait "${running[$file]}" || failed+=("$file")
+  cat "build/test-audio-$file.log"
 done
-for name in ${failed[@]+"${failed[@]}"}; do
-  once_more "$name" "$name" -k "not interpreter"
+for file in ${failed[@]+"${failed[@]}"}; do
+  once_more "$file" -k "not interpreter"
 done
-for group in "profile profile" "interpreter jack -k interpreter"; do
+for group in profile "jack -k interpreter"; do
   audio $group || once_more $group
 done
