@@ -8,10 +8,43 @@ namespace duologue {
 
 enum class Activation : int { kNone, kElu, kGelu };
 
-// How a matrix is stored; every format but the first multiplies each column by a scale of its own.
-enum class Format : int { kFloat32, kFloat16, kInt8 };
+// How a matrix is stored. kFloat28 is float32 in fewer bytes, nothing lost; halves and bytes multiply each
+// column by a scale of its own.
+enum class Format : int { kFloat32, kFloat28, kFloat16, kInt8 };
 
 constexpr int kDotDepth = 4;  // weights of a column that one integer instruction multiplies
+
+// A panel of float32 in 28 bits a weight. Nearly all exponents of a panel are one of fifteen neighbours, or
+// that of zero: sign and fraction stay, and four bits choose from a table of sixteen. A panel has 64 columns
+// and is
+//   outliers  the weights of another exponent, whose place in the stream holds 0
+//   table     [16] exponents, as a float has them; the first is 0
+//   stream    [k / 2] pairs of rows in seven lines of 16 words: first the choices, those of row r and columns
+//             16 c to 16 c + 15 in bits 16 r + 4 c and up, then three lines for either row. Line c holds
+//             columns 16 c to 16 c + 15 with their exponents cut out; the gaps hold the last 16 columns:
+//             fraction bits 7 to 14 in line 0, 15 to 22 in line 1, sign and bits 0 to 6 in line 2.
+struct Float28 {
+  static constexpr int kColumns = 64;
+  static constexpr int kLanes = 16;
+  static constexpr int kWordsPerPair = 7 * kLanes;
+  static constexpr std::uint32_t kExponent = 0x7F800000U;
+
+  struct Outlier {
+    std::int32_t place;  // k * kColumns + column
+    float value;
+  };
+
+  int k = 0;
+
+  // Room for one weight in a thousand: more would cost more than the bits save. The first entry's place is
+  // how many follow.
+  int outliers() const { return (k * kColumns / 1024 + 8) / 8 * 8; }
+  std::ptrdiff_t table_at() const { return static_cast<std::ptrdiff_t>(outliers()) * 8; }
+  std::ptrdiff_t stream_at() const { return table_at() + kLanes * 4; }
+  std::ptrdiff_t bytes() const {
+    return stream_at() + static_cast<std::ptrdiff_t>(k / 2) * kWordsPerPair * 4;
+  }
+};
 
 // A matrix [k][n] as panels [ceil(n / panel)][k][panel]: one panel is read front to back, once. Columns past
 // n are 0. With integer products (planes > 0) a panel is [ceil(k / 4)][panel][4], and rows past k are 0.
@@ -29,6 +62,7 @@ struct PackedMatrix {
 
   int panels() const { return (n + panel - 1) / panel; }
   std::ptrdiff_t panel_bytes() const {
+    if (format == Format::kFloat28) return Float28{k}.bytes();
     const int depth = planes > 0 ? (k + kDotDepth - 1) / kDotDepth * kDotDepth : k;
     return static_cast<std::ptrdiff_t>(depth) * panel *
            (format == Format::kFloat32   ? 4
@@ -113,6 +147,7 @@ struct Kernels {
   int narrow_panel;  // panel width for 1 or 2 rows, where reading the weights is the whole cost
   int tall_panel;    // panel width for more rows
   int tall_rows;     // rows a tall kernel holds in registers
+  bool has_float28;  // multiplies narrow panels of that format
   void (*gemm)(const GemmCall& call, const GemmPart& part);
   // Rounds one block of activations into call.rounded, before any gemm of that block; null where this
   // instruction set has no integer products.

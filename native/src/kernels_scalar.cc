@@ -192,8 +192,8 @@ float read(const float* x, std::size_t n) {
   return keep;
 }
 
-constexpr Kernels kTable = {"scalar",   kPanel, kPanel,        4,   gemm, round, attend,
-                            layer_norm, argmin, multiply_adds, read};
+constexpr Kernels kTable = {"scalar", kPanel, kPanel,     4,      false,         gemm,
+                            round,    attend, layer_norm, argmin, multiply_adds, read};
 
 }  // namespace
 

@@ -110,6 +110,78 @@ void block(const GemmCall& call, const void* panel, int block_index, int row, in
 
 using Block = void (*)(const GemmCall& call, const void* panel, int block_index, int row, int column);
 
+#if DUOLOGUE_SIMD_LANES == 16
+
+// Of each bit: b where `where` is set, a elsewhere.
+DUOLOGUE_INLINE __m512i choose(__m512i a, __m512i b, int where) {
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi32(where), b, a, 0xCA);
+}
+
+// The four registers of one row in Float28, `shift` bits up in the choices of its pair.
+DUOLOGUE_INLINE void widen_float28(const __m512i* lines, __m512i choices, __m512i table, Vec (&w)[4]) {
+  const __m512i last = choose(choose(_mm512_maskz_rol_epi32(0xFFFF, lines[2], 8),
+                                     _mm512_maskz_srli_epi32(0xFFFF, lines[0], 16), 0xFF << 7),
+                              _mm512_maskz_srli_epi32(0xFFFF, lines[1], 8), 0xFF << 15);
+  const __m512i cut[4] = {lines[0], lines[1], lines[2], last};
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    // A table of sixteen is read by the lowest four bits, whatever stands above them.
+    const __m512i choice = _mm512_maskz_srli_epi32(0xFFFF, choices, 4U * v);
+    const __m512i exponent = _mm512_maskz_permutexvar_epi32(0xFFFF, choice, table);
+    w[v] = reinterpret_cast<Vec>(choose(cut[v], exponent, static_cast<int>(Float28::kExponent)));
+  }
+}
+
+template <int ROWS>
+void float28_block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
+  static_assert(Float28::kColumns == kNarrowVectors * kLanes, "a panel is four registers wide");
+  (void)block_index;
+  const Float28 layout{call.w.k};
+  const auto* bytes = static_cast<const char*>(panel);
+  const auto* outliers = reinterpret_cast<const Float28::Outlier*>(bytes);
+  const __m512i table = _mm512_load_si512(bytes + layout.table_at());
+  const auto* lines = reinterpret_cast<const __m512i*>(bytes + layout.stream_at());
+  const float* a = call.a + row * call.a_stride;
+  const std::ptrdiff_t stride = call.a_stride;
+  float first[ROWS][Float28::kColumns] = {};
+  for (int i = 1; i <= outliers[0].place; ++i) {
+    const int k = outliers[i].place / Float28::kColumns;
+    for (int r = 0; r < ROWS; ++r)
+      first[r][outliers[i].place % Float28::kColumns] += a[r * stride + k] * outliers[i].value;
+  }
+  Vec sums[ROWS][kNarrowVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kNarrowVectors; ++v) sums[i][v] = load(first[i] + v * kLanes);
+  }
+  const int depth = call.w.k;
+  for (int k = 0; k < depth; k += 2) {
+    fetch_ahead(reinterpret_cast<const float*>(lines), Float28::kWordsPerPair);
+#pragma GCC unroll 2
+    for (int odd = 0; odd < 2; ++odd) {
+      Vec w[kNarrowVectors];
+      widen_float28(lines + 1 + 3 * odd, _mm512_maskz_srli_epi32(0xFFFF, lines[0], 16U * odd), table, w);
+#pragma GCC unroll 16
+      for (int i = 0; i < ROWS; ++i) {
+        const Vec x = splat(a[i * stride + k + odd]);
+#pragma GCC unroll 16
+        for (int v = 0; v < kNarrowVectors; ++v) sums[i][v] += x * w[v];
+      }
+    }
+    lines += Float28::kWordsPerPair / Float28::kLanes;
+  }
+  finish_block<ROWS, kNarrowVectors>(call, sums, row, column);
+}
+
+constexpr bool kHasFloat28 = true;
+
+#else
+
+constexpr bool kHasFloat28 = false;
+
+#endif  // DUOLOGUE_SIMD_LANES == 16
+
 #ifdef DUOLOGUE_SIMD_DOT
 
 DUOLOGUE_INLINE VecInt load_int(const void* from) {
@@ -238,6 +310,10 @@ constexpr Blocks kTall = blocks<Weight, kTallVectors>(std::make_integer_sequence
 template <typename Weight>
 constexpr Blocks kNarrow = blocks<Weight, kNarrowVectors>(std::make_integer_sequence<int, kNarrowRows>());
 
+#if DUOLOGUE_SIMD_LANES == 16
+constexpr Blocks kNarrowFloat28 = {{float28_block<1>, float28_block<2>}};
+#endif
+
 #ifdef DUOLOGUE_SIMD_DOT
 template <int PLANES, int VECTORS, int... ROWS>
 constexpr Blocks dot_blocks(std::integer_sequence<int, ROWS...>) {
@@ -258,6 +334,9 @@ const Blocks& blocks_for(const PackedMatrix& w) {
   if (w.planes == 2) return w.block_rows == kNarrowRows ? kNarrowDot<2> : kTallDot<2>;
 #endif
   const bool is_narrow = w.block_rows == kNarrowRows;
+#if DUOLOGUE_SIMD_LANES == 16
+  if (w.format == Format::kFloat28) return kNarrowFloat28;
+#endif
   if (w.format == Format::kFloat16) return is_narrow ? kNarrow<Half> : kTall<Half>;
   if (w.format == Format::kInt8) return is_narrow ? kNarrow<std::int8_t> : kTall<std::int8_t>;
   return is_narrow ? kNarrow<float> : kTall<float>;
@@ -367,6 +446,7 @@ constexpr Kernels make_table(const char* name) {
           kNarrowVectors * kLanes,
           kTallVectors * kLanes,
           kTallRows,
+          kHasFloat28,
           gemm,
           round,
           attend,

@@ -347,14 +347,14 @@ Status MimiWeights::load(const std::string& path, const MimiConfig& config, int 
     Builder(config, num_codebooks, precision, &packer).build(&measured);
     if (!packer.status().ok()) return packer.status();
     weights->layers_ = std::make_unique<MimiLayers>();
-    weights->packed_bytes_ = packer.bytes();
-    if (!weights->layers_->arena.allocate(weights->packed_bytes_)) {
-      return Status::weights(path + ": no memory for " + std::to_string(weights->packed_bytes_) +
-                             " bytes of weights");
+    const std::size_t most_bytes = packer.bytes();
+    if (!weights->layers_->arena.allocate(most_bytes)) {
+      return Status::weights(path + ": no memory for " + std::to_string(most_bytes) + " bytes of weights");
     }
     packer.start_packing(weights->layers_->arena.data());
     Builder(config, num_codebooks, precision, &packer).build(weights->layers_.get());
     if (!packer.status().ok()) return packer.status();
+    weights->packed_bytes_ = packer.bytes();
     weights->layers_->rounded_bytes = packer.rounded_bytes();
     *out = std::move(weights);
     return {};

@@ -94,6 +94,59 @@ void narrow_panel(const PackedMatrix& packed, const float* values, unsigned char
   }
 }
 
+// Stores a float32 panel in 28 bits a weight and leaves 0 where its outliers were; false if they are too
+// many.
+bool shorten_panel(int k, float* values, unsigned char* out) {
+  constexpr int kColumns = Float28::kColumns;
+  constexpr int kLanes = Float28::kLanes;
+  constexpr int kShift = 23;
+  const Float28 layout{k};
+  const std::ptrdiff_t count = static_cast<std::ptrdiff_t>(k) * kColumns;
+  const auto exponent_of = [](float value) {
+    return static_cast<std::int32_t>((bits_of(value) & Float28::kExponent) >> kShift);
+  };
+  std::int32_t largest = 0;
+  for (std::ptrdiff_t i = 0; i < count; ++i) largest = std::max(largest, exponent_of(values[i]));
+  const std::int32_t below = std::max(largest - (kLanes - 1), 0);  // exponent e is choice e - below
+  auto* outliers = reinterpret_cast<Float28::Outlier*>(out);
+  int found = 0;
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    const std::int32_t exponent = exponent_of(values[i]);
+    if (exponent > below || exponent == 0) continue;
+    if (++found == layout.outliers()) return false;
+    outliers[found] = {static_cast<std::int32_t>(i), values[i]};
+    values[i] = 0.0F;
+  }
+  outliers[0] = {found, 0.0F};
+  auto* table = reinterpret_cast<std::uint32_t*>(out + layout.table_at());
+  table[0] = 0;
+  for (int i = 1; i < kLanes; ++i) table[i] = static_cast<std::uint32_t>(below + i) << kShift;
+  auto* line = reinterpret_cast<std::uint32_t*>(out + layout.stream_at());
+  for (const float* pair = values; pair != values + count; pair += 2 * kColumns) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      std::uint32_t choices = 0;
+      for (int i = 0; i < 8; ++i) {
+        const std::int32_t exponent = exponent_of(pair[i * kLanes + lane]);
+        choices |= static_cast<std::uint32_t>(exponent == 0 ? 0 : exponent - below) << (4 * i);
+      }
+      line[lane] = choices;
+    }
+    line += kLanes;
+    for (const float* row = pair; row != pair + 2 * kColumns; row += kColumns) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const std::uint32_t last = bits_of(row[3 * kLanes + lane]);
+        const std::uint32_t gaps[3] = {last >> 7 & 0xFFU, last >> 15 & 0xFFU,
+                                       (last & 0x7FU) << 1 | last >> 31};
+        for (int i = 0; i < 3; ++i)
+          line[i * kLanes + lane] = (bits_of(row[i * kLanes + lane]) & ~Float28::kExponent) | gaps[i]
+                                                                                                  << kShift;
+      }
+      line += 3 * kLanes;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 void Tensor::swap(Tensor& other) noexcept {
@@ -209,6 +262,8 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   const std::size_t padded =
       static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel);
   const bool is_scaled = storage.format != Format::kFloat32;
+  if (packing() && storage.format == Format::kFloat32 && is_narrow && kernels_.has_float28 && k % 2 == 0)
+    shorten(source, &packed);
   auto* out = static_cast<unsigned char*>(
       reserve(static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel_bytes())));
   auto* bias_out = static_cast<float*>(bias_n > 0 ? reserve(padded * sizeof(float)) : nullptr);
@@ -222,7 +277,7 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   if (out == nullptr) return packed;
   for (int i = 0; bias_n > 0 && i < n; ++i) bias_out[i] = bias[i % bias_n];
   if (is_scaled) staging_.resize(static_cast<std::size_t>(k) * static_cast<std::size_t>(packed.panel));
-  for (int panel = 0; panel < packed.panels(); ++panel) {
+  for (int panel = 0; panel < packed.panels() && packed.format != Format::kFloat28; ++panel) {
     unsigned char* to = out + panel * packed.panel_bytes();
     if (!is_scaled) {
       copy_panel(packed, panel, source, reinterpret_cast<float*>(to));
@@ -235,6 +290,19 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
                  sums_out != nullptr ? sums_out + column : nullptr);
   }
   return packed;
+}
+
+void Packer::shorten(const SourceLayout& source, PackedMatrix* packed) {
+  unsigned char* out = base_ + cursor_;
+  const std::ptrdiff_t bytes = Float28{packed->k}.bytes();
+  for (int panel = 0; panel < packed->panels(); ++panel) {
+    staging_.assign(static_cast<std::size_t>(packed->k) * static_cast<std::size_t>(packed->panel), 0.0F);
+    copy_panel(*packed, panel, source, staging_.data());
+    if (shorten_panel(packed->k, staging_.data(), out + panel * bytes)) continue;
+    std::fill(out, out + (panel + 1) * bytes, '\0');
+    return;
+  }
+  packed->format = Format::kFloat28;
 }
 
 PackedMatrix Packer::linear(int k, int n, int rows, const float* values, Storage storage, const float* bias) {

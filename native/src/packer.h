@@ -78,6 +78,7 @@ class Packer {
   int tall_panel() const { return kernels_.tall_panel; }
   bool packing() const { return base_ != nullptr && status_.ok(); }
   const Status& status() const { return status_; }
+  // After the first run the most that the second needs, after that what it took.
   std::size_t bytes() const { return cursor_; }
   // Scratch that the widest product with integers needs for its activations.
   std::size_t rounded_bytes() const { return static_cast<std::size_t>(rounded_bytes_); }
@@ -101,6 +102,8 @@ class Packer {
 
  private:
   void* reserve(std::size_t bytes);
+  // Packs in 28 bits a weight what is next in the arena, or leaves it and `packed` as they were.
+  void shorten(const SourceLayout& source, PackedMatrix* packed);
   const TensorView* find(const std::string& name, const std::vector<std::string>& aliases);
   const SafetensorsFile& file_;
   const Kernels& kernels_;
@@ -109,7 +112,7 @@ class Packer {
   unsigned char* base_ = nullptr;
   std::size_t cursor_ = 0;
   std::ptrdiff_t rounded_bytes_ = 0;
-  std::vector<float> staging_;  // one panel before it is narrowed
+  std::vector<float> staging_;  // one panel before it is stored in fewer bytes
   std::unordered_set<std::string> used_;
 };
 

@@ -67,7 +67,7 @@ DUOLOGUE_INLINE void fetch_ahead(const Stored* from, int count) {
   constexpr int kLine = 64 / static_cast<int>(sizeof(Stored));
 #pragma GCC unroll 16
   for (int i = 0; i < count; i += kLine)
-    __builtin_prefetch(from + i + kAheadBytes / static_cast<int>(sizeof(Stored)));
+    __builtin_prefetch(from + i + kAheadBytes / static_cast<int>(sizeof(Stored)), 0, 0);
 }
 
 // Subtracting zero changes no value, and the compiler turns the whole into one broadcast.

@@ -141,6 +141,43 @@ void check_extremes(const Kernels& kernels, Storage storage) {
   }
 }
 
+// What is stored in 28 bits is every float32 as it was, and a panel of too many exponents stays as it is.
+void check_float28(const Kernels& kernels) {
+  const int k = 512;
+  const int n = 130;  // the last panel is not full
+  for (const bool is_wild : {false, true}) {
+    std::vector<float> w = gaussian(static_cast<std::size_t>(k) * n, 14);
+    w[3] = 0.0F;
+    w[5] = -0.0F;
+    for (const int place : {7, 64, 65, 20000, k * n - 1}) w[place] *= 1e-9F;
+    w[9] = -3e-42F;
+    w[k * n - 2] = 1e-45F;
+    for (std::size_t i = 0; is_wild && i < w.size(); i += 100) w[i] *= 1e20F;
+    const std::vector<float> bias(n, 0.0F);
+    for (const int rows : {1, 2}) {
+      const Packed packed = pack(kernels, w, bias, k, n, rows, {});
+      CHECK((packed.matrix.format == Format::kFloat28) == (kernels.has_float28 && !is_wild));
+      std::vector<float> a(static_cast<std::size_t>(rows) * k);
+      std::vector<float> raw(static_cast<std::size_t>(rows) * n);
+      GemmCall call;
+      call.w = packed.matrix;
+      call.a = a.data();
+      call.a_stride = k;
+      call.rows = rows;
+      call.raw = raw.data();
+      for (int i = 0; i < k; ++i) {
+        for (int row = 0; row < rows; ++row) a[row * k + (i + row) % k] = 1.0F;
+        run(kernels, call);
+        for (int row = 0; row < rows; ++row) {
+          for (int column = 0; column < n; ++column)
+            CHECK(raw[row * n + column] == w[(i + row) % k * n + column]);
+          a[row * k + (i + row) % k] = 0.0F;
+        }
+      }
+    }
+  }
+}
+
 // Rounds to halves and returns them.
 std::vector<std::uint16_t> narrowed(std::vector<float>* values) {
   std::vector<std::uint16_t> halves;
@@ -276,6 +313,7 @@ int main() {
       }
       check_extremes(*kernels, tolerance.storage);
     }
+    check_float28(*kernels);
     for (Format cache : {Format::kFloat32, Format::kFloat16}) {
       for (int queries : {1, 2, 3}) {
         check_attend(*kernels, cache, queries, 64, 256, 256, 200, 250);
