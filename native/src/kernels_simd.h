@@ -117,7 +117,7 @@ DUOLOGUE_INLINE __m512i choose(__m512i a, __m512i b, int where) {
   return _mm512_ternarylogic_epi32(_mm512_set1_epi32(where), b, a, 0xCA);
 }
 
-// The four registers of one row in Float28, `shift` bits up in the choices of its pair.
+// The four registers of one row in Float28; `choices` begin with those of the row.
 DUOLOGUE_INLINE void widen_float28(const __m512i* lines, __m512i choices, __m512i table, Vec (&w)[4]) {
   const __m512i last = choose(choose(_mm512_maskz_rol_epi32(0xFFFF, lines[2], 8),
                                      _mm512_maskz_srli_epi32(0xFFFF, lines[0], 16), 0xFF << 7),

@@ -262,7 +262,7 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   const std::size_t padded =
       static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel);
   const bool is_scaled = storage.format != Format::kFloat32;
-  if (packing() && storage.format == Format::kFloat32 && is_narrow && kernels_.has_float28 && k % 2 == 0)
+  if (packing() && storage.format == Format::kFloat32 && is_narrow && kernels_.has_float28)
     shorten(source, &packed);
   auto* out = static_cast<unsigned char*>(
       reserve(static_cast<std::size_t>(packed.panels()) * static_cast<std::size_t>(packed.panel_bytes())));
@@ -276,8 +276,9 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
   packed.sums = sums_out;
   if (out == nullptr) return packed;
   for (int i = 0; bias_n > 0 && i < n; ++i) bias_out[i] = bias[i % bias_n];
+  if (packed.format == Format::kFloat28) return packed;
   if (is_scaled) staging_.resize(static_cast<std::size_t>(k) * static_cast<std::size_t>(packed.panel));
-  for (int panel = 0; panel < packed.panels() && packed.format != Format::kFloat28; ++panel) {
+  for (int panel = 0; panel < packed.panels(); ++panel) {
     unsigned char* to = out + panel * packed.panel_bytes();
     if (!is_scaled) {
       copy_panel(packed, panel, source, reinterpret_cast<float*>(to));
@@ -295,6 +296,7 @@ PackedMatrix Packer::matrix(int k, int n, int rows, const SourceLayout& source, 
 void Packer::shorten(const SourceLayout& source, PackedMatrix* packed) {
   unsigned char* out = base_ + cursor_;
   const std::ptrdiff_t bytes = Float28{packed->k}.bytes();
+  if (packed->k % 2 != 0 || bytes >= packed->panel_bytes()) return;
   for (int panel = 0; panel < packed->panels(); ++panel) {
     staging_.assign(static_cast<std::size_t>(packed->k) * static_cast<std::size_t>(packed->panel), 0.0F);
     copy_panel(*packed, panel, source, staging_.data());

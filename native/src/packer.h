@@ -102,7 +102,8 @@ class Packer {
 
  private:
   void* reserve(std::size_t bytes);
-  // Packs in 28 bits a weight what is next in the arena, or leaves it and `packed` as they were.
+  // Packs a matrix at the cursor in 28 bits a weight and says so in its format, if that is shorter and its
+  // outliers fit; the cursor stays.
   void shorten(const SourceLayout& source, PackedMatrix* packed);
   const TensorView* find(const std::string& name, const std::vector<std::string>& aliases);
   const SafetensorsFile& file_;

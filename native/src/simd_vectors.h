@@ -58,7 +58,8 @@ DUOLOGUE_INLINE Vec load(const std::int8_t* from) {
   return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vec);
 }
 
-// What is read once, from memory, is fetched this far ahead to hide its latency.
+// What is read once, from memory, is fetched this far ahead to hide its latency, and past the last cache,
+// where it would push out what is read again.
 constexpr int kAheadBytes = 4096;
 
 // `count` stored values, kAheadBytes after `from`.
