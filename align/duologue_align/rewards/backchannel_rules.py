@@ -10,7 +10,7 @@ from duologue.metrics.timeline import TICK_S
 from duologue_align.rewards.exchange import Exchange
 from duologue_align.rewards.matching import f1_score
 from duologue_align.rewards.plausibility import placement_plausibility
-from duologue_align.rewards.registry import component
+from duologue_align.rewards.registry import NoOptions, component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,18 @@ def backchannel_rate(exchange: Exchange, options: BackchannelRate) -> float:
     if count < options.least:
         return count / options.least
     return min(1.0, most / count) if count else 1.0
+
+
+@component
+def backchannel_restraint(exchange: Exchange, options: NoOptions) -> float:
+    """Credit for no more backchannels than the recorded human gave, in [0, 1]: 1 up to theirs, theirs / count above.
+
+    Windows are shorter than the time between two backchannels of people, so that no count of one window is too many by
+    itself; over many windows, what the recorded humans gave is people's rate.
+    """
+    given = len(exchange.reference.agent_brief)
+    count = len(exchange.agent_brief)
+    return 1.0 if count <= given else given / count
 
 
 @component
