@@ -147,6 +147,9 @@ def test_backchannels() -> None:
     many = [(tick + 0.5, tick + 0.6) for tick in (0.0, 1.5, 3.0, 4.5)]
     assert [earned("backchannel_rate", case, agent) for agent in ([], good, many)] == [0, 1, 0.5]
     assert earned("backchannel_rate", case, [], least=0) == 1
+    assert [earned("backchannel_restraint", case, agent) for agent in ([], good, many)] == [1, 1, 0.25]
+    nobody = situation("pause", duration_s=8.0, user=[(0, 3.0), (3.4, 8.0)], reference=[], focus=(0, 8.0))
+    assert [earned("backchannel_restraint", nobody, agent) for agent in ([], good)] == [1, 0]
 
 
 def test_babble_reads_the_words() -> None:

@@ -87,6 +87,7 @@ def backchannel_restraint(exchange: Exchange, options: NoOptions) -> float:
 
     Windows are shorter than the time between two backchannels of people, so that no count of one window is too many by
     itself; over many windows, what the recorded humans gave is people's rate.
+    Source: backchannels per minute of the other's speech, median 4.2 (`synth.timing`).
     """
     given = len(exchange.reference.agent_brief)
     count = len(exchange.agent_brief)
