@@ -185,10 +185,12 @@ def require_jack(monkeypatch: Any) -> None:
     """Skip, saying why, where the JACK tests cannot run; else point every JACK library at the private server."""
     import pytest
 
+    from sound_libraries import require_sounddevice
+
     if shutil.which("jackd") is None:
         pytest.skip("jackd is not installed; on Debian: apt-get install jackd2 libportaudio2 libjack-jackd2-0")
     pytest.importorskip("jack", reason="JACK-Client is not installed", exc_type=ImportError)
-    pytest.importorskip("sounddevice", reason="sounddevice is not installed")
+    require_sounddevice()
     # A name of its own for every test: a server that was killed leaves things behind under its name.
     monkeypatch.setenv("JACK_DEFAULT_SERVER", f"duologue{os.getpid()}-{next(_numbers)}")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sound_libraries import require_sounddevice
 from virtual_jack import may_hurry
 
 _BLOCK = 480
@@ -138,4 +139,4 @@ def require_pulse() -> None:
     """Skip, saying why, where the PulseAudio tests cannot run."""
     if shutil.which("pulseaudio") is None:
         pytest.skip("pulseaudio is not installed; on Debian: apt-get install pulseaudio libasound2-plugins")
-    pytest.importorskip("sounddevice", reason="sounddevice is not installed")
+    require_sounddevice()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from multiprocessing import Pipe
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from duologue.audio.port import SharedPort
 from duologue.audio.portaudio import import_sounddevice
 from duologue.audio.wire import Failure
 from duologue.errors import DeviceError, MissingExtraError
+from sound_libraries import require_sounddevice
 
 
 def _device(index: int, name: str, host_api: str, inputs: int, outputs: int, **flags: bool) -> DeviceInfo:
@@ -85,6 +87,14 @@ def test_without_sounddevice_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         import_sounddevice()
 
 
+def test_without_portaudio_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.joinpath("sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DeviceError, match="apt-get install libportaudio2"):
+        import_sounddevice()
+
+
 def test_errors_of_the_driver_process_keep_their_class() -> None:
     error = Failure.of(MissingExtraError("sounddevice", "audio")).error()
     assert isinstance(error, MissingExtraError)
@@ -93,7 +103,7 @@ def test_errors_of_the_driver_process_keep_their_class() -> None:
 
 
 def test_a_device_that_does_not_exist_is_refused_by_the_driver_process() -> None:
-    pytest.importorskip("sounddevice", reason="sounddevice is not installed", exc_type=ImportError)
+    require_sounddevice()
     shared = SharedPort()
     try:
         with pytest.raises(DeviceError):
