@@ -20,6 +20,15 @@ namespace duologue {
 namespace DUOLOGUE_SIMD_NAMESPACE {
 namespace {
 
+// One block of rows against one panel.
+struct Place {
+  const void* panel;
+  std::ptrdiff_t ahead;  // bytes from the weights that are read to those that are fetched
+  int block;
+  int row;     // its first
+  int column;  // likewise
+};
+
 // Writes the activations of whole registers; apart from the products, so that it is compiled once.
 template <int VECTORS>
 DUOLOGUE_NOINLINE void write_activated(const GemmCall& call, const Vec* values, int rows, std::ptrdiff_t at) {
@@ -80,23 +89,22 @@ DUOLOGUE_INLINE void finish_block(const GemmCall& call, Vec (&sums)[ROWS][VECTOR
 
 // ROWS rows against one panel of VECTORS registers, sums in registers from first to last k.
 template <typename Weight, int ROWS, int VECTORS>
-void block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
-  (void)block_index;
-  const auto* weights = static_cast<const Weight*>(panel);
+void block(const GemmCall& call, const Place& at) {
+  const auto* weights = static_cast<const Weight*>(at.panel);
   Vec sums[ROWS][VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) sums[i][v] = splat(0.0F);
   }
-  const float* a = call.a + row * call.a_stride;
+  const float* a = call.a + at.row * call.a_stride;
   const std::ptrdiff_t stride = call.a_stride;
   const int depth = call.w.k;
   for (int k = 0; k < depth; ++k) {
     Vec w[VECTORS];
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) w[v] = load(weights + v * kLanes);
-    if (ROWS <= kNarrowRows) fetch_ahead(weights, VECTORS * kLanes);
+    fetch_ahead<ROWS <= kNarrowRows>(weights, VECTORS * kLanes, at.ahead);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
       const Vec x = splat(a[i * stride + k]);
@@ -105,10 +113,8 @@ void block(const GemmCall& call, const void* panel, int block_index, int row, in
     }
     weights += VECTORS * kLanes;
   }
-  finish_block<ROWS, VECTORS>(call, sums, row, column);
+  finish_block<ROWS, VECTORS>(call, sums, at.row, at.column);
 }
-
-using Block = void (*)(const GemmCall& call, const void* panel, int block_index, int row, int column);
 
 #if DUOLOGUE_SIMD_LANES == 16
 
@@ -133,15 +139,14 @@ DUOLOGUE_INLINE void widen_float28(const __m512i* lines, __m512i choices, __m512
 }
 
 template <int ROWS>
-void float28_block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
+void float28_block(const GemmCall& call, const Place& at) {
   static_assert(Float28::kColumns == kNarrowVectors * kLanes, "a panel is four registers wide");
-  (void)block_index;
   const Float28 layout{call.w.k};
-  const auto* bytes = static_cast<const char*>(panel);
+  const auto* bytes = static_cast<const char*>(at.panel);
   const auto* outliers = reinterpret_cast<const Float28::Outlier*>(bytes);
   const __m512i table = _mm512_load_si512(bytes + layout.table_at());
   const auto* lines = reinterpret_cast<const __m512i*>(bytes + layout.stream_at());
-  const float* a = call.a + row * call.a_stride;
+  const float* a = call.a + at.row * call.a_stride;
   const std::ptrdiff_t stride = call.a_stride;
   float first[ROWS][Float28::kColumns] = {};
   for (int i = 1; i <= outliers[0].place; ++i) {
@@ -157,7 +162,7 @@ void float28_block(const GemmCall& call, const void* panel, int block_index, int
   }
   const int depth = call.w.k;
   for (int k = 0; k < depth; k += 2) {
-    fetch_ahead(reinterpret_cast<const float*>(lines), Float28::kWordsPerPair);
+    fetch_ahead<true>(reinterpret_cast<const float*>(lines), Float28::kWordsPerPair, at.ahead);
 #pragma GCC unroll 2
     for (int odd = 0; odd < 2; ++odd) {
       Vec w[kNarrowVectors];
@@ -171,7 +176,7 @@ void float28_block(const GemmCall& call, const void* panel, int block_index, int
     }
     lines += Float28::kWordsPerPair / Float28::kLanes;
   }
-  finish_block<ROWS, kNarrowVectors>(call, sums, row, column);
+  finish_block<ROWS, kNarrowVectors>(call, sums, at.row, at.column);
 }
 
 constexpr bool kHasFloat28 = true;
@@ -191,18 +196,18 @@ DUOLOGUE_INLINE VecInt load_int(const void* from) {
 
 // The same for bytes: every plane of a row is a row of its own until the sums are put together.
 template <int PLANES, int ROWS, int VECTORS>
-void dot_block(const GemmCall& call, const void* panel, int block_index, int row, int column) {
-  const auto* weights = static_cast<const std::int8_t*>(panel);
+void dot_block(const GemmCall& call, const Place& at) {
+  const auto* weights = static_cast<const std::int8_t*>(at.panel);
   VecInt sums[PLANES * ROWS][VECTORS] = {};
   const std::uint8_t* planes[PLANES];
-  for (int plane = 0; plane < PLANES; ++plane) planes[plane] = call.rounded_plane(block_index, plane);
+  for (int plane = 0; plane < PLANES; ++plane) planes[plane] = call.rounded_plane(at.block, plane);
   const std::ptrdiff_t stride = call.a_stride;
   const int depth = (call.w.k + kDotDepth - 1) / kDotDepth * kDotDepth;
   for (int k = 0; k < depth; k += kDotDepth) {
     VecInt w[VECTORS];
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) w[v] = load_int(weights + v * kLanes * kDotDepth);
-    if (ROWS <= kNarrowRows) fetch_ahead(weights, VECTORS * kLanes * kDotDepth);
+    fetch_ahead<ROWS <= kNarrowRows>(weights, VECTORS * kLanes * kDotDepth, at.ahead);
 #pragma GCC unroll 16
     for (int i = 0; i < PLANES * ROWS; ++i) {
       std::int32_t x = 0;
@@ -212,13 +217,13 @@ void dot_block(const GemmCall& call, const void* panel, int block_index, int row
     }
     weights += VECTORS * kLanes * kDotDepth;
   }
-  const RoundedBlock& block = *call.rounded_block(block_index);
+  const RoundedBlock& block = *call.rounded_block(at.block);
   Vec results[ROWS][VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) {
-      const VecInt columns = load_int(call.w.sums + column + v * kLanes);
+      const VecInt columns = load_int(call.w.sums + at.column + v * kLanes);
       Vec total = splat(0.0F);
 #pragma GCC unroll 2
       for (int plane = 0; plane < PLANES; ++plane) {
@@ -228,7 +233,7 @@ void dot_block(const GemmCall& call, const void* panel, int block_index, int row
       results[i][v] = total * block.scale;
     }
   }
-  finish_block<ROWS, VECTORS>(call, results, row, column);
+  finish_block<ROWS, VECTORS>(call, results, at.row, at.column);
 }
 
 using Bytes = std::uint8_t __attribute__((vector_size(kLanes), aligned(1), may_alias));
@@ -297,7 +302,7 @@ void round(const GemmCall& call, int block_index) {
 #endif  // DUOLOGUE_SIMD_DOT
 
 struct Blocks {
-  Block by_rows[kTallRows];
+  void (*by_rows[kTallRows])(const GemmCall& call, const Place& at);
 };
 
 template <typename Weight, int VECTORS, int... ROWS>
@@ -349,13 +354,19 @@ constexpr std::ptrdiff_t kSmallMatrix = 128 * 1024;
 void gemm(const GemmCall& call, const GemmPart& part) {
   const PackedMatrix& w = call.w;
   const Blocks& kernels = blocks_for(w);
+  const std::ptrdiff_t bytes = w.panel_bytes();
+  const bool is_small = w.panels() * bytes <= kSmallMatrix;
+  const bool is_narrow = w.block_rows == kNarrowRows;
   const auto multiply = [&](int panel, int block) {
     const int row = w.block_begin(block, call.rows);
     const int rows = w.block_begin(block + 1, call.rows) - row;
-    kernels.by_rows[rows - 1](call, static_cast<const char*>(w.data) + panel * w.panel_bytes(), block, row,
-                              panel * w.panel);
+    // While every block of rows multiplies with a panel, the next panel comes from memory.
+    const std::ptrdiff_t next = is_small || panel + 1 == part.panel_end ? 0 : bytes;
+    const Place at{static_cast<const char*>(w.data) + panel * bytes, is_narrow ? kAheadBytes : next, block,
+                   row, panel * w.panel};
+    kernels.by_rows[rows - 1](call, at);
   };
-  if (w.panels() * w.panel_bytes() <= kSmallMatrix) {
+  if (is_small) {
     for (int block = part.block_begin; block < part.block_end; ++block) {
       for (int panel = part.panel_begin; panel < part.panel_end; ++panel) multiply(panel, block);
     }

@@ -26,7 +26,7 @@ DUOLOGUE_INLINE void score_block(const AttendCall& call, int query, int block) {
       static_cast<const Cached*>(call.keys) + static_cast<std::ptrdiff_t>(block) * call.head_dim * kKeyBlock;
   const float* q = call.q + query * call.q_stride;
   for (int d = 0; d < call.head_dim; d += kChains) {
-    fetch_ahead(keys, kChains * kKeyBlock);
+    fetch_ahead<true>(keys, kChains * kKeyBlock, kAheadBytes);
 #pragma GCC unroll 16
     for (int chain = 0; chain < kChains; ++chain) {
 #pragma GCC unroll 16
@@ -87,7 +87,7 @@ DUOLOGUE_INLINE void blend(const AttendCall& call, int query, int column, const 
   for (int slot = 0; slot < call.used; ++slot) {
     const Cached* value = static_cast<const Cached*>(call.values) +
                           static_cast<std::ptrdiff_t>(slot) * call.value_stride + column;
-    fetch_ahead(value, VECTORS * kLanes);
+    fetch_ahead<true>(value, VECTORS * kLanes, kAheadBytes);
 #pragma GCC unroll 16
     for (int v = 0; v < VECTORS; ++v) {
       const Vec x = load(value + v * kLanes);

@@ -58,17 +58,17 @@ DUOLOGUE_INLINE Vec load(const std::int8_t* from) {
   return __builtin_convertvector(*reinterpret_cast<const Bytes*>(from), Vec);
 }
 
-// What is read once, from memory, is fetched this far ahead to hide its latency, and past the last cache,
-// where it would push out what is read again.
+// What is read once, from memory, is fetched this far ahead to hide its latency.
 constexpr int kAheadBytes = 4096;
 
-// `count` stored values, kAheadBytes after `from`.
-template <typename Stored>
-DUOLOGUE_INLINE void fetch_ahead(const Stored* from, int count) {
+// Fetches `count` stored values that lie `ahead` bytes after `from`: into the second cache, or past the last
+// one if they are read once, where they would push out what is read again.
+template <bool IS_READ_ONCE, typename Stored>
+DUOLOGUE_INLINE void fetch_ahead(const Stored* from, int count, std::ptrdiff_t ahead) {
   constexpr int kLine = 64 / static_cast<int>(sizeof(Stored));
 #pragma GCC unroll 16
   for (int i = 0; i < count; i += kLine)
-    __builtin_prefetch(from + i + kAheadBytes / static_cast<int>(sizeof(Stored)), 0, 0);
+    __builtin_prefetch(reinterpret_cast<const char*>(from + i) + ahead, 0, IS_READ_ONCE ? 0 : 2);
 }
 
 // Subtracting zero changes no value, and the compiler turns the whole into one broadcast.
