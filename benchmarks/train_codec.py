@@ -61,7 +61,7 @@ def main() -> None:
     for split, minutes in (("train", options.speech), ("test", 1.5)):
         if not (options.out / split / "data.jsonl").exists():
             write_speech(options.out / split, split, minutes)
-    settings = CodecTraining.load(None, [*CHANGES, f"discriminator.start_step={options.judges}"])
+    settings = CodecTraining.load(changes=[*CHANGES, f"discriminator.start_step={options.judges}"])
     settings = replace(settings, run=replace(settings.run, steps=options.steps))
     run = RunOptions(data=[options.out / "train"], valid=[options.out / "test"], out=options.out / "run", threads=1)
     begun_s = time.process_time()
