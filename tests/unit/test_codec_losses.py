@@ -15,7 +15,7 @@ from duologue_align.codec.discriminators import (  # noqa: E402
     feature_loss,
 )
 from duologue_align.codec.phones import UNKNOWN, phone_loss  # noqa: E402
-from duologue_align.codec.spectral import MelSpectrogram, MultiScaleMel, MultiScaleStft  # noqa: E402
+from duologue_align.codec.spectral import MelSpectrogram, MultiScaleMel, MultiScalePhase, MultiScaleStft  # noqa: E402
 
 RATE_HZ = 24_000
 
@@ -62,10 +62,40 @@ def test_mel_of_a_tenfold_level_is_one_decade() -> None:
 
 
 def test_spectral_losses_of_silence_have_finite_gradients() -> None:
-    for loss in (MultiScaleMel(RATE_HZ, (512,), (20,)), MultiScaleStft((512,))):
+    phases = MultiScalePhase(RATE_HZ, (512,), top_hz=4000.0, power=0.7)
+    for loss in (MultiScaleMel(RATE_HZ, (512,), (20,)), MultiScaleStft((512,)), phases):
         output = torch.zeros(2, 4800, requires_grad=True)
         loss(output, torch.zeros(2, 4800)).backward()
         assert bool(torch.isfinite(output.grad).all())
+
+
+def test_the_distance_of_phases_is_that_of_compressed_spectra() -> None:
+    rng = np.random.default_rng(0)
+    output, target = (0.2 * rng.standard_normal((2, 4800)) for _ in range(2))
+    window, hop, bins, power = 512, 128, 86, 0.7
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+
+    def compressed(pcm: np.ndarray) -> np.ndarray:
+        padded = np.pad(pcm, ((0, 0), (window // 2, window // 2)), mode="reflect")
+        begins = range(0, padded.shape[1] - window + 1, hop)
+        spectra = np.stack([np.fft.rfft(hann * padded[:, begin : begin + window])[:, :bins] for begin in begins])
+        spectra = spectra * 2 / window
+        return spectra / np.abs(spectra) * np.abs(spectra) ** power
+
+    ours, theirs = compressed(output), compressed(target)
+    expected = np.mean(np.abs(ours - theirs) ** 2) / (np.mean(np.abs(theirs) ** 2) + 2e-4)
+    loss = MultiScalePhase(RATE_HZ, (window,), top_hz=4000.0, power=power)
+    found = float(loss(*(torch.from_numpy(pcm.astype(np.float32)) for pcm in (output, target))))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_phases_count_below_their_highest_frequency_only() -> None:
+    loss = MultiScalePhase(RATE_HZ, (1024, 256), top_hz=4000.0, power=0.5)
+    low, high = tone(500.0), tone(9000.0)
+    assert float(loss(low, low)) == 0.0
+    assert float(loss(torch.zeros_like(low), low)) == pytest.approx(1.0, abs=0.1)
+    assert float(loss(-low, low)) == pytest.approx(4.0, abs=0.3)
+    assert float(loss(low - high, low + high)) < 0.1
 
 
 def test_hinge_losses_at_known_logits() -> None:

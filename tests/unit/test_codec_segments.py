@@ -76,6 +76,20 @@ def test_clips_depend_on_the_seed_and_the_number_alone(corpus: Path) -> None:
     assert first.item(0)[0].shape == (5 * 1920,)
 
 
+def test_clips_can_begin_on_frames(corpus: Path) -> None:
+    clips = Segments(list_tracks([corpus]), frames=3, seed=0, framed_channel=0)
+    whole = [track.read(0.0, 10 * 24_000) for track in clips.tracks if track.channel == 0]
+    for number in range(20):
+        pcm, _, is_framed = clips.item(number)
+        starts = [
+            begin
+            for recording in whole
+            for begin in range(0, len(recording) - len(pcm) + 1, 1920)
+            if np.array_equal(recording[begin : begin + len(pcm)], pcm)
+        ]
+        assert bool(starts) == is_framed
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_prefetching_keeps_the_order_and_goes_on_from_any_clip(corpus: Path, workers: int) -> None:
     clips = Segments(list_tracks([corpus]), frames=2, seed=0)

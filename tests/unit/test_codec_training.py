@@ -22,7 +22,10 @@ from duologue_align.checkpointing import load_tree  # noqa: E402
 from duologue_align.cli import main  # noqa: E402
 from duologue_align.codec.acoustic_units import AcousticUnits  # noqa: E402
 from duologue_align.codec.loop import RunOptions, train_codec  # noqa: E402
+from duologue_align.codec.phones import SLOTS  # noqa: E402
+from duologue_align.codec.segments import Batch  # noqa: E402
 from duologue_align.codec.settings import CodecTraining  # noqa: E402
+from duologue_align.codec.weights import load_mimi  # noqa: E402
 from duologue_align.synth import dialogue as dialogue_module  # noqa: E402
 from duologue_align.synth.dataset import DatasetConfig, write_dataset  # noqa: E402
 from synth_fakes import LINES, ToneSpeaker  # noqa: E402
@@ -97,7 +100,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(*changes: str) -> CodecTraining:
-    return CodecTraining.load(None, [*CHANGES, *changes])
+    return CodecTraining.load(changes=[*CHANGES, *changes])
 
 
 def options(data: Path, out: Path, **changes: Any) -> RunOptions:
@@ -160,6 +163,53 @@ def test_once_frozen_only_the_decoder_learns(data: Path, straight: Path, tmp_pat
     codec = [name for name in earlier if name.startswith("network.")]
     changed = {name.split(".")[1] for name in codec if not torch.equal(earlier[name], later[name])}
     assert changed == {"upsample", "decoder_transformer", "decoder"}
+
+
+DECODER = [
+    "run.freeze_share=0.0",
+    "run.framed_channel=0",
+    "run.lead_frames=2",
+    "run.target=none",
+    "run.steps=6",
+    "losses.phases=4.0",
+    "losses.adversarial=0.0",
+    "losses.features=0.0",
+    "losses.phase_windows=[256]",
+]
+
+
+def test_the_decoder_of_a_trained_codec_goes_on_alone(data: Path, straight: Path, tmp_path: Path) -> None:
+    before = load_mimi(straight).state_dict()
+    shape = [change for change in CHANGES if not change.startswith(("model.", "quantizer."))]
+    begin = CodecTraining.load("decoder", [*shape, *DECODER])
+    train_codec(begin, options(data, tmp_path, init=straight, channel=0))
+    after = load_mimi(tmp_path).state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"upsample", "decoder_transformer", "decoder"}
+    assert metrics(tmp_path)[-2]["phases"] > 0
+
+
+def test_the_first_frames_of_a_clip_are_not_compared(data: Path) -> None:
+    from duologue_align.codec.trainer import CodecTrainer
+
+    trainer = CodecTrainer(settings(*DECODER), classes=0, with_units=False, device=torch.device("cpu"))
+    rng = torch.Generator().manual_seed(0)
+    output, target = (0.1 * torch.randn(2, 1, 4 * 1920, generator=rng) for _ in range(2))
+    output.requires_grad_(True)
+    batch = Batch(target, torch.zeros(2, 4, SLOTS, dtype=torch.int64), torch.tensor([True, False]))
+    losses, _ = trainer._waveform_losses(output, batch, rng)
+    gradient, _ = trainer.balancer.gradient(losses, output)
+    assert not gradient[..., : 2 * 1920].any()
+    assert gradient[0, :, 2 * 1920 :].any()
+    assert gradient[1, :, 2 * 1920 :].any()
+    (phases,) = torch.autograd.grad(losses["phases"], output)
+    assert phases[0].any()
+    assert not phases[1].any()
+
+
+def test_nothing_but_a_trained_codec_can_be_frozen_from_the_start(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give --init"):
+        train_codec(settings(*DECODER), options(data, tmp_path))
 
 
 def _stop_after(steps: int, data: Path, out: Path) -> None:
@@ -312,7 +362,10 @@ def test_the_command_trains_and_resumes(data: Path, tmp_path: Path, capsys: pyte
         ("run.minutes=0", "needs an end"),
         ("model.d_model=20", "must equal dimension"),
         ("losses.mel_bands=[1]", "one length"),
-        ("run.clip_frames=1", "a clip must be longer"),
+        ("run.clip_frames=1", "what is left of a clip must be longer"),
+        ("run.lead_frames=11", "what is left of a clip must be longer"),
+        ("losses.phase_power=0.0", "phase_power must lie"),
+        ("losses.phases=1.0", "needs run.framed_channel"),
         ("quantizer.start_vectors=3", "at least the cardinality"),
         ("run.weights_dtype=int8", "use float16"),
         ("batch=3", "table.key=value"),
@@ -320,7 +373,7 @@ def test_the_command_trains_and_resumes(data: Path, tmp_path: Path, capsys: pyte
 )
 def test_presets_that_cannot_be_are_refused(change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        CodecTraining.load(None, [change])
+        CodecTraining.load(changes=[change])
 
 
 def test_the_shipped_preset_is_small_enough_to_ship() -> None:

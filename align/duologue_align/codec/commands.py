@@ -37,7 +37,8 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         "--valid", type=Path, action="append", default=[], metavar="PATH", help="held-out data (default: a share)"
     )
     parser.add_argument("--channel", type=int, metavar="N", help="learn from this channel only (0 is the agent)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="preset, TOML (default: duologue-mini's)")
+    parser.add_argument("--config", default="mini", metavar="NAME|FILE", help="preset: mini (default), decoder, TOML")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="begin with this codec's shape and weights")
     parser.add_argument(
         "--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change a value of the preset"
     )
@@ -76,6 +77,7 @@ def _train(options: argparse.Namespace) -> int:
             out=options.out,
             valid=options.valid,
             channel=options.channel,
+            init=options.init,
             resume=options.resume,
             device=options.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             threads=options.threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from duologue_align.codec.run_folder import RunFolder
 from duologue_align.codec.segments import Batch, Prefetcher, Segments
 from duologue_align.codec.settings import CodecTraining
 from duologue_align.codec.trainer import CodecTrainer
-from duologue_align.codec.weights import save_mimi
+from duologue_align.codec.weights import load_mimi, save_mimi
 
 _VALID_SEED = 1_000_003
 _VALID_BATCH = 8
@@ -34,6 +34,7 @@ _FREE = {
     "losses.adversarial",
     "losses.features",
     "losses.mel",
+    "losses.phases",
     "losses.stft",
     "losses.waveform",
     "run.freeze_share",
@@ -57,6 +58,7 @@ class RunOptions:
         out: Folder of the run.
         valid: Sources of held-out recordings; none takes a share of the training's.
         channel: The only channel to learn from and to validate on; None takes all.
+        init: Folder of a codec whose shape and weights a new run begins with.
         resume: Go on from the checkpoint in `out`, if there is one.
         device: "cpu" or "cuda".
         threads: Cores of torch on the CPU.
@@ -69,6 +71,7 @@ class RunOptions:
     out: str | Path
     valid: Sequence[str | Path] = ()
     channel: int | None = None
+    init: str | Path | None = None
     resume: bool = False
     device: str = "cpu"
     threads: int = 1
@@ -91,25 +94,40 @@ def train_codec(settings: CodecTraining, options: RunOptions) -> dict[str, Any]:
     Raises:
         ConfigError: A setting cannot be, the folder holds another run, or training diverges.
         AudioError: A recording cannot be read.
-        WeightsError: The checkpoint cannot be read.
+        WeightsError: The checkpoint, or the codec to begin with, cannot be read.
     """
     return _Run(settings, options).go()
 
 
 class _Run:
     def __init__(self, settings: CodecTraining, options: RunOptions) -> None:
+        begin = None if options.init is None else load_mimi(options.init)
+        if begin is not None:
+            settings = replace(settings, model=begin.config)
         self.settings, self.options = settings, options
         self.device = _device(options)
         self.folder = RunFolder(options.out)
         train, valid = _tracks(settings, options)
         state = self._saved_state()
+        if state is None and begin is None and settings.run.freeze_share <= 0:
+            raise ConfigError("run.freeze_share is 0, but nothing is trained yet; give --init, or raise it")
         self.inventory = _inventory(settings, train) if state is None else _inventory_of(state)
         target = settings.run.target if self.inventory or settings.run.target != "auto" else "units"
         classes = len(self.inventory) if self.inventory else (settings.run.units if target == "units" else 0)
         self.trainer = CodecTrainer(settings, classes=classes, with_units=target == "units", device=self.device)
         seed, frames = settings.run.seed, settings.run.clip_frames
-        self.clips = Segments(train, frames=frames, seed=seed, inventory=self.inventory, alteration=settings.data)
-        self.held_out = Segments(valid, frames=frames, seed=_VALID_SEED, inventory=self.inventory)
+        framed = settings.run.framed_channel
+        self.clips = Segments(
+            train,
+            frames=frames,
+            seed=seed,
+            inventory=self.inventory,
+            alteration=settings.data,
+            framed_channel=framed,
+        )
+        self.held_out = Segments(
+            valid, frames=frames, seed=_VALID_SEED, inventory=self.inventory, framed_channel=framed
+        )
         self.elapsed_s = 0.0
         self.last_valid: dict[str, Any] = {}
         self._latest: dict[str, torch.Tensor] = {}
@@ -117,8 +135,11 @@ class _Run:
             self.trainer.load_state_dict(state["trainer"])
             self.elapsed_s, self.last_valid = state["elapsed_s"], state["last_valid"]
             self.folder.cut_log(self.trainer.step)
-        elif self.trainer.units is not None:
-            self._start_units()
+        else:
+            if begin is not None:
+                self.trainer.begin_with(begin)
+            if self.trainer.units is not None:
+                self._start_units()
         if options.compile:
             self.trainer.network.encoder.compile()
             self.trainer.network.decoder.compile()

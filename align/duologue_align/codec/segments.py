@@ -50,14 +50,17 @@ class Batch:
     Attributes:
         pcm: Shape [B, 1, T].
         labels: Phone classes, shape [B, frames, SLOTS]; UNKNOWN where nobody wrote any.
+        is_framed: Whether a clip begins on a frame of its recording, shape [B].
     """
 
     pcm: Tensor
     labels: Tensor
+    is_framed: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(self.pcm.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
+        parts = (self.pcm, self.labels, self.is_framed)
+        return Batch(*(part.to(device, non_blocking=True) for part in parts))
 
 
 class Segments:
@@ -71,6 +74,7 @@ class Segments:
         seed: int,
         inventory: PhoneInventory | None = None,
         alteration: Alteration | None = None,
+        framed_channel: int = -1,
     ) -> None:
         """Set up.
 
@@ -80,16 +84,18 @@ class Segments:
             seed: Of the draws.
             inventory: Classes of the labels; None labels nothing.
             alteration: None leaves the recordings as they are.
+            framed_channel: Channel whose clips begin on the frames of the recordings; -1 for none.
         """
         self.tracks = list(tracks)
         self.frames = frames
         self.seed = seed
         self.inventory = inventory
         self.alteration = alteration
+        self.framed_channel = framed_channel
         self._ends = np.cumsum([track.duration_s for track in self.tracks])
 
-    def item(self, number: int) -> tuple[Pcm, Labels]:
-        """Return clip `number`: samples, shape [T], and classes, shape [frames, SLOTS]."""
+    def item(self, number: int) -> tuple[Pcm, Labels, bool]:
+        """Return clip `number`: samples, shape [T]; classes, shape [frames, SLOTS]; whether it begins on a frame."""
         rng = np.random.default_rng([self.seed, number])
         settings = self.alteration or Alteration()
         may_be_silent = rng.random() < settings.silent_share
@@ -100,17 +106,19 @@ class Segments:
                 break
         if self.alteration is not None:
             pcm = _alter(pcm, self.alteration, rng)
-        return pcm, self._labels(track, begin_s)
+        return pcm, self._labels(track, begin_s), track.channel == self.framed_channel
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Return some clips."""
-        items = [self.item(number) for number in numbers]
-        pcm = torch.from_numpy(np.stack([pcm for pcm, _ in items]))[:, None]
-        return Batch(pcm, torch.from_numpy(np.stack([labels for _, labels in items])))
+        pcm, labels, is_framed = zip(*(self.item(number) for number in numbers), strict=True)
+        return Batch(
+            torch.from_numpy(np.stack(pcm))[:, None], torch.from_numpy(np.stack(labels)), torch.tensor(is_framed)
+        )
 
     def _place(self, rng: np.random.Generator) -> tuple[Track, float]:
         track = self.tracks[int(np.searchsorted(self._ends, rng.random() * self._ends[-1], side="right"))]
-        return track, float(rng.random() * max(0.0, track.duration_s - self.frames * _FRAME_S))
+        begin_s = float(rng.random() * max(0.0, track.duration_s - self.frames * _FRAME_S))
+        return track, int(begin_s / _FRAME_S) * _FRAME_S if track.channel == self.framed_channel else begin_s
 
     def _labels(self, track: Track, begin_s: float) -> Labels:
         phones = None if self.inventory is None else track.phones()

@@ -12,15 +12,18 @@ from duologue.errors import ConfigError
 from duologue_align.codec.segments import Alteration
 from duologue_align.presets import build, read_tables
 
+PRESETS = {name: Path(__file__).with_name(f"{name}.toml") for name in ("mini", "decoder")}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
-    """Weights. The first five are shares of the gradient at the waveform, the last two multiply their losses.
+    """Weights. The first six are shares of the gradient at the waveform, the last two multiply their losses.
 
     Attributes:
         mel: Distance of log-mel magnitudes.
         stft: Spectral convergence and distance of log magnitudes.
         waveform: Mean absolute difference of samples.
+        phases: Distance of compressed complex spectra, of clips of `run.framed_channel`.
         adversarial: Hinge loss against the discriminators, which rest when this weight and the next are 0.
         features: Distance of the discriminators' feature maps.
         commitment: Distance of latents from their codebook entries.
@@ -28,12 +31,16 @@ class LossSettings:
         mel_windows: Samples per window of the mel scales.
         mel_bands: Bands of each of them.
         stft_windows: Samples per window of the STFT scales.
+        phase_windows: Samples per window of the scales whose phases are compared.
+        phase_top_hz: Highest frequency of them.
+        phase_power: Exponent of their magnitudes.
         gradient_scale: Norm of the balanced gradient at the waveform of one clip.
     """
 
     mel: float = 4.0
     stft: float = 1.0
     waveform: float = 0.1
+    phases: float = 0.0
     adversarial: float = 2.0
     features: float = 3.0
     commitment: float = 1.0
@@ -41,6 +48,9 @@ class LossSettings:
     mel_windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
     mel_bands: tuple[int, ...] = (160, 80, 40, 20, 10)
     stft_windows: tuple[int, ...] = (1024, 512, 240)
+    phase_windows: tuple[int, ...] = (1024, 512, 256)
+    phase_top_hz: float = 4000.0
+    phase_power: float = 0.7
     gradient_scale: float = 1.0
 
 
@@ -130,6 +140,9 @@ class RunSettings:
             language model can be trained on them meanwhile.
         batch: Clips per step.
         clip_frames: Frames per clip, 80 ms each.
+        lead_frames: Of them, the first that are decoded and not compared: they give the rest a past.
+        framed_channel: Channel whose speech begins on frames, as an agent's does: its clips do so too, and only they
+            count for `losses.phases`; -1 for none.
         seed: Of the weights, the clips and every draw.
         target: What the semantic codebook learns: "phones", "units" (clusters of cepstra), "none", or "auto" (phones
             where there are any, else units).
@@ -150,6 +163,8 @@ class RunSettings:
     freeze_share: float = 1.0
     batch: int = 32
     clip_frames: int = 18
+    lead_frames: int = 0
+    framed_channel: int = -1
     seed: int = 0
     target: str = "auto"
     units: int = 128
@@ -199,9 +214,18 @@ class CodecTraining:
             raise ConfigError("model: d_model must equal dimension, and the hop must divide the frame")
         if self.quantizer.start_vectors < model.cardinality:
             raise ConfigError(f"quantizer.start_vectors must be at least the cardinality, {model.cardinality}")
-        longest = max(*losses.mel_windows, *losses.stft_windows)
-        if run.clip_frames * model.frame_samples <= longest:
-            raise ConfigError(f"run.clip_frames is {run.clip_frames}; a clip must be longer than {longest} samples")
+        longest = max(*losses.mel_windows, *losses.stft_windows, *losses.phase_windows)
+        if run.lead_frames < 0 or (run.clip_frames - run.lead_frames) * model.frame_samples <= longest:
+            raise ConfigError(
+                f"run.clip_frames is {run.clip_frames} and run.lead_frames {run.lead_frames}; "
+                f"what is left of a clip must be longer than {longest} samples"
+            )
+        if losses.phases > 0 and run.framed_channel < 0:
+            raise ConfigError("losses.phases needs run.framed_channel, the channel whose speech begins on frames")
+        if not 0.0 < losses.phase_power <= 1.0 or not 0.0 < losses.phase_top_hz <= model.sample_rate_hz / 2:
+            raise ConfigError(
+                "losses.phase_power must lie in (0, 1], losses.phase_top_hz between 0 and half the sample rate"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain tables that `from_dict` reads back."""
@@ -218,14 +242,14 @@ class CodecTraining:
         return build(cls, tables)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, changes: Sequence[str] = ()) -> CodecTraining:
+    def load(cls, preset: str | Path = "mini", changes: Sequence[str] = ()) -> CodecTraining:
         """Read a TOML preset and change some of its values.
 
         Args:
-            path: None for duologue-mini's.
+            preset: A name in `PRESETS`, or a file.
             changes: Each "table.key=value" with the value in TOML.
 
         Raises:
             ConfigError: The file cannot be read, or a value is refused.
         """
-        return cls.from_dict(read_tables(path or Path(__file__).with_name("mini.toml"), changes))
+        return cls.from_dict(read_tables(PRESETS.get(str(preset), Path(preset)), changes))

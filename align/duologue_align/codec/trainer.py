@@ -32,7 +32,7 @@ from duologue_align.codec.phones import PhoneHead, phone_loss
 from duologue_align.codec.quantizer import Dropout, Quantized
 from duologue_align.codec.segments import Batch
 from duologue_align.codec.settings import CodecTraining
-from duologue_align.codec.spectral import MultiScaleMel, MultiScaleStft
+from duologue_align.codec.spectral import MultiScaleMel, MultiScalePhase, MultiScaleStft
 from duologue_align.weight_average import WeightAverage
 
 CODING_PARTS = ("encoder", "encoder_transformer", "downsample", "quantizer")
@@ -80,7 +80,10 @@ class CodecTrainer:
         self.average = WeightAverage(self.student, settings.optimiser.average_decay)
         self.mel = MultiScaleMel(model.sample_rate_hz, losses.mel_windows, losses.mel_bands).to(device)
         self.stft = MultiScaleStft(losses.stft_windows).to(device)
-        names = ("mel", "stft", "waveform", "adversarial", "features")
+        self.phases = MultiScalePhase(
+            model.sample_rate_hz, losses.phase_windows, top_hz=losses.phase_top_hz, power=losses.phase_power
+        ).to(device)
+        names = ("mel", "stft", "waveform", "phases", "adversarial", "features")
         self.balancer = GradientBalancer({name: getattr(losses, name) for name in names})
         self.optimiser = _adamw(self.student, settings.optimiser.learning_rate, settings)
         self.judge_optimiser = _adamw(self.judges, judges.learning_rate, settings)
@@ -123,7 +126,7 @@ class CodecTrainer:
                 dropout = self._dropout(len(batch.pcm), rng) if self.network.quantizer.is_started else None
                 output, latents, quantized = self.network(batch.pcm, dropout)
         output = output.float()
-        losses, judge_loss = self._waveform_losses(output, batch.pcm, rng)
+        losses, judge_loss = self._waveform_losses(output, batch, rng)
         gradient, _ = self.balancer.gradient(losses, output)
         if judge_loss is not None:
             self._train_judges(judge_loss)
@@ -140,6 +143,11 @@ class CodecTrainer:
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def begin_with(self, network: MimiNetwork) -> None:
+        """Take over the weights of a trained codec of the same shape."""
+        for student in (self.student, self.average.module):
+            student.network.load_state_dict(network.state_dict())
+
     def _freeze(self) -> None:
         """Let the codes stand still: what makes them becomes its average, which is what is written, and stays so."""
         for part in CODING_PARTS:
@@ -150,15 +158,18 @@ class CodecTrainer:
         self.is_frozen = True
 
     def _waveform_losses(
-        self, output: Tensor, target: Tensor, rng: torch.Generator
+        self, output: Tensor, batch: Batch, rng: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        ours, theirs = output[:, 0], target[:, 0]
+        lead = self.settings.run.lead_frames * self.settings.model.frame_samples
+        ours, theirs = output[:, 0, lead:], batch.pcm[:, 0, lead:]
         functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "mel": self.mel,
             "stft": self.stft,
             "waveform": functional.l1_loss,
         }
         losses = {name: loss(ours, theirs) for name, loss in functions.items() if self.balancer.weights[name] > 0}
+        if self.balancer.weights["phases"] > 0 and bool(batch.is_framed.any()):
+            losses["phases"] = self.phases(ours[batch.is_framed], theirs[batch.is_framed])
         judging = self.settings.discriminator
         is_judged = self.balancer.weights["adversarial"] > 0 or self.balancer.weights["features"] > 0
         if not is_judged or self.step < judging.start_step or self.step % judging.every:
