@@ -93,7 +93,7 @@ def test_codec_training_takes_the_phones(folder: Path) -> None:
     inventory = collect_inventory(track.phones() for track in tracks)
     assert inventory is not None
     assert 30 < len(inventory) < 80
-    _, labels = Segments(tracks, frames=200, seed=0, inventory=inventory).item(0)
+    _, labels, _ = Segments(tracks, frames=200, seed=0, inventory=inventory).item(0)
     assert not (labels == UNKNOWN).any()
     assert 0.1 < np.mean(labels > 0) < 0.9
 
